@@ -1,0 +1,1 @@
+"""Converters of raw data sets to RecBole's atomic files; they import nothing of recbole_molar."""

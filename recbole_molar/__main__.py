@@ -1,0 +1,52 @@
+"""Command line: `python -m recbole_molar run --model=Molar --dataset=ml-100k`."""
+
+import sys
+import traceback
+
+USAGE = """usage: python -m recbole_molar run --model=NAME --dataset=NAME [--config_files=FILES] [--key=value ...]
+       python -m recbole_molar run --resume=RUN_FOLDER
+
+Values are YAML; --key=value and --key value both work. Properties and what they mean: properties/*.yaml.
+Example: python run_recbole_molar.py --model=Molar --dataset=ml-100k"""
+
+
+def main(arguments=None):
+    """Run one command.
+
+    Args:
+        arguments (list of str): words of the command line; default `sys.argv[1:]`.
+
+    Returns:
+        int: exit code; 0 done, 2 bad input, 1 anything else, 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
+    if command in ("help", "-h", "--help") or {"-h", "--help"} & set(rest):
+        print(USAGE)
+        return 0
+    debug = any(word.replace(" ", "").lower() in ("--debug=true", "--debug") for word in rest)
+    try:
+        if command != "run":
+            raise ValueError(f"{command}: no such command. Valid: run.")
+        from recbole_molar.quick_start import run  # heavy imports only once they are needed
+
+        print(run(rest)["result_file"])
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; go on with --resume=<run folder>", file=sys.stderr)
+        return 130
+    except (ValueError, NotImplementedError) as error:
+        return _report(f"error: {error}", 2, debug)
+    except Exception as error:  # the last resort: say what broke in a line, keep the traceback for those who ask
+        return _report(f"unexpected {type(error).__name__}: {error}\nShow the traceback with --debug=True.", 1, debug)
+
+
+def _report(message, code, debug):
+    if debug:
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

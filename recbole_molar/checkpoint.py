@@ -1,0 +1,108 @@
+"""Checkpoints without pickle: one safetensors file whose JSON metadata travels inside it, written atomically."""
+
+import json
+import os
+import random
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+
+def write_atomic(path, write):
+    """Call `write(temporary_path)` and rename the result to `path`; a crash leaves the old file or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path, value):
+    """Write `value` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomic(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def save_tensors(path, tensors, meta=None):
+    """Save tensors and JSON metadata in one file.
+
+    Args:
+        path: file to write, `.safetensors`.
+        tensors (dict): name -> tensor, any device; tied tensors are stored once for each name.
+        meta (dict): anything JSON can hold.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"meta": json.dumps(meta or {})}
+    write_atomic(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
+
+
+def load_tensors(path):
+    """Read what :func:`save_tensors` wrote.
+
+    Returns:
+        tuple: (name -> tensor on the CPU, metadata dict).
+
+    Raises:
+        ValueError: the file is missing, cut short or not ours.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["meta"])
+            return {name: file.get_tensor(name) for name in file.keys()}, meta
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it, and it is made anew.") from error
+
+
+def flatten_optimizer(optimizer, prefix="optimizer."):
+    """Optimizer state as (tensors, JSON-able rest), so that it fits :func:`save_tensors`."""
+    state = optimizer.state_dict()
+    tensors, scalars = {}, {}
+    for index, slots in state["state"].items():
+        for slot, value in slots.items():
+            if torch.is_tensor(value):
+                tensors[f"{prefix}{index}.{slot}"] = value
+            else:
+                scalars[f"{index}.{slot}"] = value
+    return tensors, {"param_groups": state["param_groups"], "scalars": scalars}
+
+
+def restore_optimizer(optimizer, tensors, rest, prefix="optimizer."):
+    """Inverse of :func:`flatten_optimizer`."""
+    state = {}
+    entries = [(name[len(prefix):], value) for name, value in tensors.items() if name.startswith(prefix)]
+    for name, value in entries + list(rest["scalars"].items()):
+        index, slot = name.split(".", 1)
+        state.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+
+
+def rng_state():
+    """State of Python's, NumPy's and torch's generators as (tensors, JSON-able rest)."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    tensors = {"rng.torch": torch.get_rng_state(), "rng.numpy": torch.from_numpy(keys.astype(np.int64))}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    return tensors, {"python": [version, list(internal), gauss], "numpy": [name, position, has_gauss, cached]}
+
+
+def restore_rng(tensors, rest):
+    """Inverse of :func:`rng_state`."""
+    version, internal, gauss = rest["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, position, has_gauss, cached = rest["numpy"]
+    np.random.set_state((name, tensors["rng.numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(tensors["rng.torch"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])

@@ -1,0 +1,296 @@
+"""RecBole's Config plus our properties: YAML values on the command line, merged dictionaries, and no unknown key."""
+
+import difflib
+import inspect
+import re
+from pathlib import Path
+
+import torch
+import yaml
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.lookup import PACKAGE, available, find_class
+from recbole_molar.utils import get_model
+from recbole.config import Config as RecBoleConfig
+from recbole.evaluator.register import metric_types
+from recbole.utils.argument_list import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
+
+# Keys that RecBole reads but lists nowhere, and those of the run itself.
+EXTRA_KEYS = {"model", "dataset", "config_files", "resume", "debug", "use_cpu", "encoding", "numerical_features", "valid_metric_bigger", "transform"}
+CHOICES = {
+    "mirm_tuning": ("full", "lora", "frozen"),
+    "item_encoding": ("cached", "end_to_end"),
+    "id_training": ("frozen", "joint"),
+    "rec_loss": ("bce", "nce", "ce"),
+    "precision": ("auto", "bf16", "fp32"),
+    "lr_schedule": ("constant", "cosine"),
+    "train_windows": ("last", "chunks"),
+    "score_function": ("dot", "cosine"),
+    "item_adapter": ("none", "linear", "mlp"),
+    "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),  # RecBole takes Adam for any other name
+}
+NUMBERS = {  # key: (type, smallest value)
+    "epochs": (int, 0), "train_batch_size": (int, 1), "eval_batch_size": (int, 1), "MAX_ITEM_LIST_LENGTH": (int, 1), "stopping_step": (int, 0),
+    "eval_step": (int, 0), "seed": (int, 0), "gradient_accumulation_steps": (int, 1), "learning_rate": (float, 0), "weight_decay": (float, 0),
+    "warmup_ratio": (float, 0), "metric_decimal_place": (int, 1),
+}
+MERGED_KEYS = ("eval_args", "load_col")  # dictionaries of which a user may give a part
+
+
+def properties_dir():
+    """Folder of our YAML files: in a checkout beside the package, in a wheel inside it."""
+    checkout = PACKAGE.parent / "properties"
+    return checkout if (checkout / "overall.yaml").is_file() else PACKAGE / "properties"
+
+
+def yaml_loader():
+    """A safe loader that reads 1e-4 as a number and None as ~ (as RecBole's command line), and leaves 2024-10-11 a string."""
+    loader = type("PropertyLoader", (yaml.SafeLoader,), {})
+    resolvers = {first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"] for first, rules in loader.yaml_implicit_resolvers.items()}
+    loader.yaml_implicit_resolvers = resolvers
+    scientific = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", scientific, list("-+0123456789"))
+    loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
+    return loader
+
+
+def read_yaml(path):
+    """Read a file of properties.
+
+    Raises:
+        ValueError: no such file, not YAML, or not `key: value` lines; names the file (and line).
+    """
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml_loader())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot read this configuration file ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: found a {type(value).__name__}; write one `key: value` on each line.")
+    return value
+
+
+def parse_command_line(arguments):
+    """`--key=value` and `--key value` as a dict; values are YAML.
+
+    Raises:
+        ValueError: a stray word, a key without a value, a key given twice, or a value that is not YAML.
+    """
+    given, index = {}, 0
+    while index < len(arguments):
+        word = arguments[index]
+        if not word.startswith("--") or len(word) < 3:
+            raise ValueError(f"{word}: expected --key=value or --key value.")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            index += 1
+            if index == len(arguments) or arguments[index].startswith("--"):
+                raise ValueError(f"--{key}: has no value. Write --{key}=value.")
+            text = arguments[index]
+        index += 1
+        if key in given:
+            raise ValueError(f"--{key}: given twice.")
+        try:
+            given[key] = yaml.load(text, Loader=yaml_loader())
+        except yaml.YAMLError as error:
+            raise ValueError(f"--{key}={text}: the value is not valid YAML. Put quotes around text with special signs.") from error
+    return given
+
+
+def config_file_list(value):
+    """`config_files` as paths: a list, or names separated by commas or spaces; looked up in `properties/` too."""
+    text = str(value or "").strip()
+    names = value if isinstance(value, list) else [text] if Path(text).is_file() else re.split(r"[,\s]+", text)
+    paths = []
+    for name in filter(None, names):
+        shipped = properties_dir() / str(name).removeprefix("properties/")
+        paths.append(str(shipped if not Path(name).is_file() and shipped.is_file() else name))
+    return paths
+
+
+class Config(RecBoleConfig):
+    """RecBole's Config with our YAML files below the user's.
+
+    Order, later wins: RecBole's defaults, `properties/overall.yaml`, the model's YAML (RecBole's, then ours), the parts'
+    YAML (backbone, user encoder, ID model), the data set's YAML (RecBole's, ours, `<data_path>/<dataset>/dataset.yaml`),
+    RecBole's protocol for sequential models, `config_file_list`, `config_dict`.
+
+    Args:
+        model (str or class), dataset (str), config_file_list (list), config_dict (dict): as RecBole's; `config_dict`
+            holds what was typed on the command line. `sys.argv` is not read.
+
+    Raises:
+        ValueError: an unknown key, model, part or choice.
+    """
+
+    def __init__(self, model=None, dataset=None, config_file_list=None, config_dict=None):
+        self.own_keys = set()
+        with compat.hidden_command_line():
+            super().__init__(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+
+    def compatibility_settings(self):
+        """Nothing: `compat` restored NumPy's old names when it was imported."""
+
+    def _build_yaml_loader(self):
+        return yaml_loader()
+
+    def _load_config_files(self, file_list):
+        self.files = {str(file): read_yaml(file) for file in file_list or []}
+        return {key: value for content in self.files.values() for key, value in content.items()}
+
+    def _convert_config_dict(self, config_dict):
+        return dict(config_dict or {})
+
+    def _get_model_and_dataset(self, model, dataset):
+        model = model or self.external_config_dict.get("model")
+        dataset = dataset or self.external_config_dict.get("dataset")
+        for key, value in (("model", model), ("dataset", dataset)):
+            if value is None:
+                raise ValueError(f"--{key} is missing. Example: --model=Molar --dataset=ml-100k")
+        model_class = model if isinstance(model, type) else get_model(model)
+        self.model_name = str(model) if not isinstance(model, type) else f"{model.__module__}.{model.__qualname__}"
+        return model_class.__name__, model_class, str(dataset)
+
+    def _load_internal_config_dict(self, model, model_class, dataset):
+        super()._load_internal_config_dict(model, model_class, dataset)
+        protocol = {key: self.internal_config_dict.get(key) for key in ("eval_args", "repeatable")}
+        protocol["eval_args"] = {**protocol["eval_args"], "mode": "full"}  # RecBole ranks DIN among 100 samples: no comparison with the others
+        recbole_keys = set(self.internal_config_dict)
+        ours = properties_dir()
+        if not (ours / "overall.yaml").is_file():
+            raise ValueError(f"{ours}: the properties of recbole_molar are missing; install the package again.")
+        self._read_ours(ours / "overall.yaml")
+        self._read_ours(ours / "model" / f"{model}.yaml")
+        if "mirm_backbone" in self.internal_config_dict:
+            self._load_parts(ours)
+        self._read_ours(ours / "dataset" / f"{dataset}.yaml")
+        data_path = self.external_config_dict.get("data_path", self.internal_config_dict["data_path"])
+        self._read_ours(Path(str(data_path)) / dataset / "dataset.yaml")
+        self.internal_config_dict.update(protocol)
+        self.known_keys = recbole_keys | self.own_keys | set(_listed_keys()) | set(_keys_read_by(model_class))
+        self._check_keys()
+
+    def _load_parts(self, ours):
+        chosen = {**self.internal_config_dict, **self.external_config_dict}
+        backbone = chosen["mirm_backbone"]
+        self._read_ours(ours / "backbone" / "compact.yaml")
+        if isinstance(backbone, str) and re.fullmatch(r"[\w.-]+", backbone):
+            self._read_ours(ours / "backbone" / f"{backbone}.yaml")
+        for file in sorted((ours / "finetune").glob("*.yaml")):
+            self._read_ours(file)
+        find_class(chosen["user_encoder"], "model.user_encoder", key="user_encoder")
+        self._read_ours(ours / "user_encoder" / f"{chosen['user_encoder']}.yaml")
+        self._read_ours(ours / "id_model" / f"{chosen['id_model']}.yaml")
+        self.id_model_class = get_model(chosen["id_model"], key="id_model")
+
+    def _read_ours(self, file):
+        if file.is_file():
+            content = read_yaml(file)
+            self.own_keys |= set(content)
+            for key in MERGED_KEYS:
+                if isinstance(content.get(key), dict) and isinstance(self.internal_config_dict.get(key), dict):
+                    content[key] = {**self.internal_config_dict[key], **content[key]}
+            self.internal_config_dict.update(content)
+
+    def _check_keys(self):
+        sources = {**{f"{file}: ": content for file, content in self.files.items()}, "--": self.variable_config_dict}
+        for source, content in sources.items():
+            for key in content:
+                if key not in self.known_keys and not self._is_id_model_key(key):
+                    near = difflib.get_close_matches(str(key), sorted(self.known_keys | self._id_model_keys()), n=1, cutoff=0.5)
+                    hint = f" Did you mean {near[0]}?" if near else ""
+                    raise ValueError(f"{source}{key}: unknown property for model {self.model}.{hint}")
+
+    def _is_id_model_key(self, key):
+        """`id_<key>` sets `<key>` of the ID model."""
+        return key in self._id_model_keys()
+
+    def _id_model_keys(self):
+        known = _listed_keys() | _keys_read_by(self.id_model_class) if "id_model_class" in self.__dict__ else set()
+        return {f"id_{key}" for key in known}
+
+    def _get_final_config_dict(self):
+        final = {**self.internal_config_dict, **self.external_config_dict}
+        for key in MERGED_KEYS:
+            if isinstance(final.get(key), dict) and isinstance(self.internal_config_dict.get(key), dict):
+                final[key] = {**self.internal_config_dict[key], **final[key]}
+        if final.get("loss_type") == "CE" and "train_neg_sample_args" not in self.external_config_dict:
+            final["train_neg_sample_args"] = None
+        if "inter" not in (self.external_config_dict.get("load_col") or {}) and final["load_col"] == {"inter": ["user_id", "item_id"]}:
+            # RecBole's sample.yaml, which stands in for a data set without a YAML of its own, lacks the time
+            final["load_col"] = {"inter": [final[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]}
+        self._check_values(final)
+        return final
+
+    def _check_values(self, final):
+        for key, choices in CHOICES.items():
+            if key in final and final[key] not in choices:
+                raise ValueError(f"{key}={final[key]}: unknown. Valid: {', '.join(choices)}.")
+        for metric in _as_list(final["metrics"]):
+            if str(metric).lower() not in metric_types:
+                raise ValueError(f"metrics={metric}: unknown. Valid: {', '.join(sorted(metric_types))}.")
+        for key, (kind, minimum) in NUMBERS.items():
+            value = final[key]
+            if isinstance(value, bool) or not isinstance(value, (int, kind)) or not value >= minimum:
+                raise ValueError(f"{key}={value}: must be {'a whole number' if kind is int else 'a number'} of at least {minimum}.")
+        for k in _as_list(final["topk"]):
+            if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+                raise ValueError(f"topk={final['topk']}: must be a whole number of at least 1, or a list of them.")
+        for key in (*MERGED_KEYS, "clip_grad_norm", "train_neg_sample_args"):
+            if final[key] is not None and not isinstance(final[key], dict):
+                raise ValueError(f"{key}={final[key]}: must be a dictionary, {{name: value, ...}}, or ~.")
+        name, _, k = str(final["valid_metric"]).partition("@")
+        if k not in {str(value) for value in _as_list(final["topk"])} or name.lower() not in {str(m).lower() for m in _as_list(final["metrics"])}:
+            raise ValueError(f"valid_metric={final['valid_metric']}: not computed with metrics={final['metrics']} and topk={final['topk']}.")
+
+    def _set_default_parameters(self):
+        data_path = self.final_config_dict["data_path"]
+        super()._set_default_parameters()
+        # RecBole reads its bundled ml-100k whatever data_path says; a user's own copy goes first.
+        if "data_path" in self.external_config_dict:
+            self.final_config_dict["data_path"] = str(Path(data_path) / self.dataset)
+
+    def _init_device(self):
+        gpu_id = str(self.final_config_dict["gpu_id"] if self.final_config_dict["gpu_id"] is not None else "").strip("()")
+        use_cpu = self.final_config_dict.get("use_cpu") or not gpu_id or not torch.cuda.is_available()
+        self.final_config_dict.update(
+            gpu_id=gpu_id, use_gpu=not use_cpu, device=torch.device("cpu" if use_cpu else "cuda"), single_spec=True, local_rank=0
+        )
+
+    def as_yaml(self):
+        """Everything needed to repeat the run, as a flat dict of plain values."""
+        drop = {"device", "single_spec", "local_rank", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "config_files", "resume"}
+        plain = {}
+        for key, value in self.final_config_dict.items():
+            if key not in drop and (key in self.known_keys or self._is_id_model_key(key)):
+                plain[key] = value
+        plain["train_neg_sample_args"] = None if plain["train_neg_sample_args"]["distribution"] == "none" else plain["train_neg_sample_args"]
+        plain["data_path"], plain["model"] = str(Path(plain["data_path"]).parent), self.model_name
+        return plain
+
+
+def _as_list(value):
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _listed_keys():
+    return EXTRA_KEYS | {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
+
+
+def _keys_read_by(model_class):
+    """Keys that a model's own file reads from its config: they need no YAML to be known."""
+    keys = set()
+    for module in {inspect.getmodule(base) for base in model_class.__mro__ if base.__module__.split(".")[0] not in ("builtins", "torch")}:
+        try:
+            keys.update(re.findall(r"""config\[["'](\w+)["']\]""", inspect.getsource(module)))
+        except (OSError, TypeError):  # a class typed into a notebook has no file
+            continue
+    return keys
+
+
+def parts(kind):
+    """Names of the parts of a kind, for messages."""
+    return sorted(available(kind))

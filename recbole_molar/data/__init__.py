@@ -1,0 +1,1 @@
+"""Data: histories of interactions, item content, prompts and MLLM batches. Nothing here imports the model."""

@@ -1,0 +1,55 @@
+"""Part name -> class: `Foo` is the class `Foo` in the one file of its folder that defines it; a dotted path is imported as is."""
+
+import ast
+import difflib
+import importlib
+from functools import lru_cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+@lru_cache
+def available(kind):
+    """Names of all parts of a kind.
+
+    Args:
+        kind (str): folder below `recbole_molar`, with dots: `model.user_encoder`.
+
+    Returns:
+        dict: class or factory name -> module path. Read from the sources, so nothing is imported.
+    """
+    found = {}
+    for file in sorted((PACKAGE / kind.replace(".", "/")).glob("*.py")):
+        if file.stem == "__init__":
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            is_part = isinstance(node, ast.ClassDef) and node.name.lower() == file.stem.replace("_", "").lower()
+            if is_part:
+                found[node.name] = f"recbole_molar.{kind}.{file.stem}"
+    return found
+
+
+def find_class(name, kind, key=None):
+    """The class of a part.
+
+    Args:
+        name (str): a name from :func:`available`, or a dotted path such as `my_pkg.my_mod.Foo`.
+        kind (str): as in :func:`available`.
+        key (str): the property that the user typed, for the error message.
+
+    Raises:
+        ValueError: no such part; the message lists what there is.
+    """
+    parts = available(kind)
+    if name in parts:
+        return getattr(importlib.import_module(parts[name]), name)
+    if "." in str(name):
+        module, _, attribute = name.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{key or kind}={name}: cannot import it ({error}). Valid: {', '.join(parts)}, or a dotted path to a class.") from error
+    near = difflib.get_close_matches(str(name), parts, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{key or kind}={name}: no such part.{hint} Valid: {', '.join(parts)}, or a dotted path to a class.")

@@ -1,0 +1,108 @@
+"""Train RecBole's own sequential models on every position of a history in one pass, where the model allows it.
+
+RecBole trains one row for each prefix. A causal model that ends in `gather_indexes(output, item_seq_len - 1)` computes the
+user embedding of every prefix on the way; handing all of them to the model's own loss gives the same targets for a
+fraction of the work. Whether a model allows it is not listed anywhere but tried: :func:`allows_all_positions`.
+"""
+
+import torch
+
+
+class AllPositions:
+    """Goes before a RecBole model among the bases of a class; see :func:`with_all_positions`."""
+
+    reads_all_positions = False
+
+    def gather_indexes(self, output, gather_index):
+        """RecBole's for one position a row; in training, the states [M, H] of all valid positions of [B, L, H]."""
+        if not self.reads_all_positions:
+            return super().gather_indexes(output, gather_index)
+        positions = torch.arange(output.size(1), device=output.device)
+        return output[positions <= gather_index[:, None]]
+
+    def calculate_loss(self, interaction):
+        """The model's own loss on all M positions of a batch of windows."""
+        batch, targets = trim_and_target(interaction, self)
+        batch[self.POS_ITEM_ID] = targets
+        batch[self.NEG_ITEM_ID] = sample_negatives(targets, self.n_items)
+        self.reads_all_positions = True
+        try:
+            return super().calculate_loss(batch)
+        finally:
+            self.reads_all_positions = False
+
+
+def trim_and_target(interaction, model):
+    """Cut a batch to its longest history and read its targets.
+
+    Args:
+        interaction: RecBole's batch of windows; model: names of the fields.
+
+    Returns:
+        tuple: the batch as a dict of tensors with lists cut to [B, L], and the targets [M] of its valid positions in row order.
+    """
+    lengths = interaction[model.ITEM_SEQ_LEN]
+    longest = int(lengths.max())
+    full = interaction[model.ITEM_SEQ].size(1)
+    batch = {}
+    for name, value in interaction.interaction.items():
+        is_list = value.dim() > 1 and value.size(1) == full
+        batch[name] = value[:, :longest] if is_list else value
+    return batch, position_targets(batch[model.ITEM_SEQ], lengths, interaction[model.POS_ITEM_ID])[valid_positions(lengths, longest)]
+
+
+def position_targets(item_seq, item_seq_len, last_target):
+    """`item_seq` rolled left, with the row's own target in the last place: [B, L], [B], [B] -> [B, L]."""
+    targets = torch.roll(item_seq, -1, dims=1)
+    targets[torch.arange(len(item_seq), device=item_seq.device), item_seq_len - 1] = last_target
+    return targets
+
+
+def valid_positions(item_seq_len, width):
+    """True where a position holds an item: [B] -> bool [B, width]."""
+    return torch.arange(width, device=item_seq_len.device) < item_seq_len[:, None]
+
+
+def sample_negatives(targets, n_items):
+    """One uniform negative for each target, never the target itself nor the padding: [M] -> [M]."""
+    if n_items < 3:
+        raise ValueError(f"{n_items - 1} item(s): a negative needs at least two.")
+    shift = torch.randint(1, n_items - 1, targets.shape, device=targets.device)
+    return (targets - 1 + shift) % (n_items - 1) + 1
+
+
+def with_all_positions(model_class):
+    """A subclass of a RecBole model that trains on all positions; same name, same parameters."""
+    return type(model_class.__name__, (AllPositions, model_class), {"__module__": model_class.__module__})
+
+
+@torch.no_grad()
+def allows_all_positions(model):
+    """Try whether the states at all positions are those of the prefixes, each fed alone.
+
+    Args:
+        model: an instance of :func:`with_all_positions`.
+
+    Returns:
+        bool: False too if the model gathers nothing, or its forward takes something else than the history.
+    """
+    was_training, width = model.training, min(6, model.max_seq_length)
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    item_seq = torch.zeros(2, model.max_seq_length, dtype=torch.long)
+    item_seq[:, :width] = torch.randint(1, model.n_items, (2, width), generator=generator)
+    item_seq = item_seq.to(model.device)
+    lengths = torch.full((2,), width, device=model.device)
+    try:
+        model.reads_all_positions = True
+        at_once = model.forward(item_seq, lengths)
+        model.reads_all_positions = False
+        columns = torch.arange(item_seq.size(1), device=item_seq.device)
+        alone = [model.forward(item_seq * (columns < n), torch.full_like(lengths, n)) for n in range(1, width + 1)]
+        alone = torch.stack(alone, dim=1).flatten(0, 1)  # [2 * width, H]
+        return at_once.shape == alone.shape and torch.allclose(at_once, alone, atol=1e-4, rtol=1e-3)
+    except (TypeError, RuntimeError, IndexError, AttributeError, KeyError, ValueError):
+        return False  # this model wants other inputs: it is trained on prefixes, as RecBole does
+    finally:
+        model.reads_all_positions = False
+        model.train(was_training)

@@ -1,0 +1,139 @@
+"""A generic wrapper over transformers' image-text-to-text models: batches in, hidden states out."""
+
+
+import numpy as np
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from recbole_molar.data.prompt import CUR_ITEM
+from recbole_molar.model.backbone.user_decoder import DecoderStack
+
+TUNINGS = ("full", "lora", "frozen")
+
+
+class Backbone(nn.Module):
+    """An MLLM with a [Cur_Item] token.
+
+    Args:
+        model (PreTrainedModel): from `AutoModelForImageTextToText`.
+        processor (ProcessorMixin): its tokenizer and image processor.
+        image_size (tuple): (width, height) of all images.
+        tuning (str): `full`, `lora` or `frozen`.
+        lora_rank (int), lora_alpha (int): of the adapter on the decoder's linear layers.
+        gradient_checkpointing (bool): recompute activations in the backward pass.
+    """
+
+    def __init__(self, model, processor, image_size, tuning="full", lora_rank=16, lora_alpha=32, gradient_checkpointing=False):
+        super().__init__()
+        if tuning not in TUNINGS:
+            raise ValueError(f"mirm_tuning={tuning}: unknown. Valid: {', '.join(TUNINGS)}.")
+        self.processor, self.tokenizer, self.tuning = processor, processor.tokenizer, tuning
+        self._add_cur_item(model)
+        self.image_ids, self.image_token_id = self._image_placeholder(model.config, image_size)
+        if gradient_checkpointing:
+            model.activation_checkpointing_enable()
+        if tuning == "lora":
+            model = self._with_adapter(model, lora_rank, lora_alpha)
+        elif tuning == "frozen":
+            model.requires_grad_(False)
+        self.model = model
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.pad_id = self.tokenizer.pad_token_id
+
+    @property
+    def plain(self):
+        """The transformers model, with or without an adapter inside."""
+        return self.model.get_base_model() if self.tuning == "lora" else self.model
+
+    @property
+    def decoder(self):
+        """The text decoder."""
+        return self.plain.get_decoder()
+
+    @property
+    def dim(self):
+        """D, the width of the hidden states."""
+        return self.plain.config.get_text_config().hidden_size
+
+    @property
+    def device(self):
+        return next(self.model.parameters()).device
+
+    def encode(self, batch):
+        """Last hidden states [N, T, D] of a batch from `ItemCollator`."""
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        if "mm_token_type_ids" not in batch:  # text alone: positions are the same on either padding side
+            batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        elif not self.wants_token_types:
+            batch.pop("mm_token_type_ids")
+        return self.plain.model(**batch, use_cache=False).last_hidden_state
+
+    def decode(self, inputs_embeds, attention_mask):
+        """Run the decoder over vectors.
+
+        Args:
+            inputs_embeds (Tensor): [B, T, D]. attention_mask (Tensor): [B, T], 1 where there is a vector.
+
+        Returns:
+            Tensor: [B, T, D].
+        """
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        output = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=positions, use_cache=False)
+        return output.last_hidden_state
+
+    def embed(self, input_ids):
+        """Word embeddings, [..., D]."""
+        return self.plain.get_input_embeddings()(input_ids)
+
+    def logits(self, states):
+        """Word scores [..., V] of hidden states [..., D]."""
+        return self.plain.get_output_embeddings()(states)
+
+    def user_decoder(self, num_layers=None):
+        """A copy of the decoder's first layers for DUEG, see :class:`DecoderStack`."""
+        return DecoderStack(self.decoder, num_layers)
+
+    def image_inputs(self, images):
+        """uint8 images [height, width, 3] -> the model's image tensors."""
+        output = self._process(images)
+        return {name: value for name, value in output.items() if name not in ("input_ids", "attention_mask", "mm_token_type_ids")}
+
+    def weights(self):
+        """What training changes, by name: all parameters, or the adapter alone; tied ones once."""
+        return {name: value for name, value in self.model.named_parameters() if self.tuning == "full" or value.requires_grad}
+
+    @property
+    def wants_token_types(self):
+        return bool(getattr(self.processor, "return_mm_token_type_ids", False))
+
+    def _add_cur_item(self, model):
+        self.tokenizer.add_special_tokens({"additional_special_tokens": [CUR_ITEM]}, replace_extra_special_tokens=False)
+        if len(self.tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+
+    def _with_adapter(self, model, rank, alpha):
+        decoder = model.get_decoder()
+        prefix = next(name for name, module in model.named_modules() if module is decoder)
+        targets = [f"{prefix}.{name}" for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
+        words = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
+        new_token = {words: [self.tokenizer.convert_tokens_to_ids(CUR_ITEM)]}
+        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, trainable_token_indices=new_token))
+
+    def _process(self, images):
+        """The processor's output for images with nothing but their placeholder as text."""
+        token = getattr(self.processor, "image_token", None) or "<image>"
+        return self.processor(text=[token] * len(images), images=[[image] for image in images], return_tensors="pt", padding=True)
+
+    def _image_placeholder(self, config, image_size):
+        """Tokens that stand for one image of this size, and which of them its features replace."""
+        sample = np.zeros((image_size[1], image_size[0], 3), dtype=np.uint8)
+        ids = self._process([sample])["input_ids"][0].tolist()
+        ids = [token for token in ids if token not in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)]
+        image_token_id = getattr(config, "image_token_id", None)
+        image_token_id = config.image_token_index if image_token_id is None else image_token_id
+        assert image_token_id in ids, f"the processor gave no image token {image_token_id}: {ids[:10]}"
+        around = [getattr(config, name, None) for name in ("vision_start_token_id", "vision_end_token_id")]
+        if None not in around and around[0] not in ids:  # the Qwen family marks both ends of an image
+            ids = [around[0], *ids, around[1]]
+        return ids, image_token_id

@@ -1,0 +1,89 @@
+"""Backbones from a Hugging Face name or a local folder, with or without torchvision."""
+
+import functools
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import cached_file
+
+from recbole_molar.model.backbone.base import Backbone
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+
+
+class Pretrained(Backbone):
+    """Any image-text-to-text model of transformers with published or saved weights."""
+
+    @classmethod
+    def build(cls, name, image_size, **options):
+        """Load it.
+
+        Args:
+            name (str): Hugging Face name, or a folder made by `save_pretrained`.
+            image_size (tuple): (width, height).
+            **options: `tuning` and the rest of :class:`Backbone`.
+
+        Raises:
+            ValueError: it cannot be loaded; says what to do.
+        """
+        try:
+            processor = load_processor(name)
+            # fp32: published weights are bf16, whose steps are too coarse for AdamW's updates; autocast gives the speed back.
+            model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(
+                f"mirm_backbone={name}: cannot load it ({first}). Give a folder that holds the model, or the name of an "
+                f"image-text-to-text model on Hugging Face (needs a network), or mirm_backbone=compact, which needs no download."
+            ) from error
+        return cls(model, processor, image_size, **options)
+
+
+def load_processor(name):
+    """The processor of a checkpoint.
+
+    Without torchvision `AutoProcessor` fails on models with a video processor, or silently gives a bare tokenizer; then the
+    checkpoint's own processor class is instantiated without its video part.
+    """
+    if importlib.util.find_spec("torchvision") is not None:
+        return AutoProcessor.from_pretrained(name)
+    return without_video(_processor_class(name)).from_pretrained(name)
+
+
+@functools.lru_cache
+def without_video(processor_class):
+    """A subclass of a processor class that does not look for a video processor."""
+
+    def get_attributes(cls):
+        return [name for name in super(subclass, cls).get_attributes() if "video" not in name]
+
+    subclass = type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(get_attributes)})
+    # Parts are matched to get_attributes by place: a signature with the video part in the middle would shift them.
+    original = processor_class.__init__
+    if "video_processor" in inspect.signature(original).parameters:
+        subclass.__init__ = _keywords_only(original)
+    return subclass
+
+
+def _keywords_only(original):
+    @functools.wraps(original)
+    def initialise(self, image_processor=None, tokenizer=None, **options):
+        original(self, image_processor=image_processor, tokenizer=tokenizer, **options)
+
+    return initialise
+
+
+def _processor_class(name):
+    for file in PROCESSOR_FILES:
+        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+        declared = json.loads(Path(path).read_text(encoding="utf-8")).get("processor_class") if path else None
+        if declared and hasattr(transformers, declared):
+            return getattr(transformers, declared)
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    return PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(name))]

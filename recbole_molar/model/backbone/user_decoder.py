@@ -1,0 +1,103 @@
+"""The decoder of an MLLM cut to its first layers, without word embeddings: what DUEG runs on (paper: "the same MLLM's decoder")."""
+
+import copy
+
+import torch
+import torch.utils.checkpoint
+from torch import nn
+
+
+class DecoderStack(nn.Module):
+    """First k decoder layers and the final norm of a backbone, with its weights; reads vectors instead of words.
+
+    Args:
+        decoder (PreTrainedModel): the backbone's text decoder; it is copied, not changed. LoRA layers are merged into the copy.
+        num_layers (int, optional): k; None takes all.
+
+    Raises:
+        ValueError: k is not between 1 and the decoder's depth.
+    """
+
+    def __init__(self, decoder, num_layers=None):
+        super().__init__()
+        kept = _self_attention_layers(decoder.config)
+        num_layers = len(kept) if num_layers is None else num_layers
+        if not isinstance(num_layers, int) or not 1 <= num_layers <= len(kept):
+            raise ValueError(f"num_layers={num_layers}: the backbone's decoder has {len(kept)} layers. Valid: 1 to {len(kept)}.")
+        kept = kept[:num_layers]
+        self.config = _cut_config(decoder.config, kept)
+        self.decoder = type(decoder)._from_config(self.config, dtype=torch.float32)
+        missing, unexpected = self.decoder.load_state_dict(_cut_weights(decoder, kept), strict=False)
+        assert not unexpected and all("embed_tokens" in name for name in missing), (missing, unexpected)
+        # No words are read: an unused embedding would get no gradient, which DDP reports as an error.
+        self.decoder.set_input_embeddings(nn.Identity())
+
+    def forward(self, inputs_embeds, attention_mask=None, position_ids=None):
+        """States after the final norm.
+
+        Args:
+            inputs_embeds (Tensor): [B, L, D].
+            attention_mask (Tensor, optional): [B, L] with 0 at padding (then causal as well), or [B, 1, L, L], boolean (True is
+                seen) or additive, which is taken as it is; None is causal.
+            position_ids (Tensor, optional): [B, L]; 0, 1, … by default.
+
+        Returns:
+            Tensor: [B, L, D], no cache kept.
+        """
+        batch, length, _ = inputs_embeds.shape
+        if position_ids is None:
+            # Always given: some decoders would otherwise count from what an earlier call left behind.
+            position_ids = torch.arange(length, device=inputs_embeds.device).expand(batch, -1)
+        if attention_mask is None:
+            # With no mask at all, transformers reads positions that do not rise by one as several packed sequences.
+            attention_mask = torch.ones(batch, length, dtype=torch.long, device=inputs_embeds.device)
+        elif attention_mask.dim() == 4 and attention_mask.dtype == torch.bool:
+            additive = torch.zeros(attention_mask.shape, dtype=inputs_embeds.dtype, device=inputs_embeds.device)
+            attention_mask = additive.masked_fill_(~attention_mask, torch.finfo(inputs_embeds.dtype).min)
+        output = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False)
+        return output.last_hidden_state
+
+    def gradient_checkpointing(self, enabled=True):
+        """Recompute activations in the backward pass (less memory, more time); acts in training mode only."""
+        self.decoder._set_gradient_checkpointing(enable=enabled, gradient_checkpointing_func=_checkpoint)
+
+
+def _checkpoint(function, *args, **kwargs):
+    return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False, **kwargs)
+
+
+def _self_attention_layers(config):
+    """Indices of the layers that need no picture (Mllama's cross-attention layers do)."""
+    skipped = set(getattr(config, "cross_attention_layers", None) or [])
+    return [index for index in range(config.num_hidden_layers) if index not in skipped]
+
+
+def _cut_config(config, kept):
+    cut = copy.deepcopy(config)
+    cut.vocab_size, cut.pad_token_id, cut.num_hidden_layers, cut.use_cache = 1, None, len(kept), False
+    if getattr(cut, "cross_attention_layers", None):
+        cut.cross_attention_layers = []
+    if getattr(cut, "layer_types", None):
+        cut.layer_types = [config.layer_types[index] for index in kept]
+    return cut
+
+
+def _cut_weights(decoder, kept):
+    """State of the kept layers under their new indices, and of the norm; fp32 copies, LoRA merged."""
+    weights = {}
+    places = {f"layers.{old}.": f"layers.{new}." for new, old in enumerate(kept)}
+    for name, module in decoder.named_modules():
+        if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
+            delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
+            weights[f"{name}.weight"] = module.base_layer.weight + delta
+            if getattr(module.base_layer, "bias", None) is not None:
+                weights[f"{name}.bias"] = module.base_layer.bias
+    for name, tensor in decoder.state_dict().items():
+        if "base_layer" not in name and "lora_" not in name and "embed_tokens" not in name:
+            weights[name] = tensor
+    cut = {}
+    for name, tensor in weights.items():
+        prefix = next((old for old in places if name.startswith(old)), None)
+        if prefix or not name.startswith("layers."):
+            cut[places[prefix] + name[len(prefix):] if prefix else name] = tensor.detach().float()
+    return cut

@@ -1,0 +1,1 @@
+"""The ID-based side of post-alignment."""

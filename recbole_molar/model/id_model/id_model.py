@@ -1,0 +1,85 @@
+"""The ID-based model whose user embeddings the post-alignment loss reads (paper, section 3.4)."""
+
+import inspect
+
+import torch
+from torch import nn
+
+
+class IDModel(nn.Module):
+    """Adapter around any RecBole sequential model: gives its user embedding E_id.
+
+    Where the embedding comes from, first match: the model's own `user_embedding(interaction)`; `forward(item_seq,
+    item_seq_len)` of models such as SASRec and GRU4Rec; FPMC's two user factors side by side; else the last [B, H] state
+    that the model's `full_sort_predict` makes on its way to the scores (BERT4Rec, CORE, …).
+
+    Args:
+        model: a RecBole sequential model, trained or to be trained.
+        trains (bool): False freezes it.
+    """
+
+    def __init__(self, model, trains):
+        super().__init__()
+        self.model = model
+        self.trains = trains
+        if not trains:
+            model.requires_grad_(False).eval()
+
+    def train(self, mode=True):
+        """A frozen ID model stays in evaluation mode."""
+        return super().train(mode and self.trains)
+
+    def forward(self, interaction):
+        """User embedding after the whole history: batch of rows -> [B, D_id].
+
+        Raises:
+            ValueError: this model keeps its user embedding to itself.
+        """
+        with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
+            return self._user_embedding(interaction)
+
+    def _user_embedding(self, interaction):
+        model = self.model
+        if hasattr(model, "user_embedding"):
+            return model.user_embedding(interaction)
+        item_seq, item_seq_len = interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN]
+        if list(inspect.signature(model.forward).parameters) == ["item_seq", "item_seq_len"]:
+            return _checked(model.forward(item_seq, item_seq_len), model)
+        if hasattr(model, "UI_emb") and hasattr(model, "LI_emb"):  # FPMC
+            last = item_seq.gather(1, (item_seq_len - 1)[:, None]).squeeze(1)
+            return torch.cat([model.UI_emb(interaction[model.USER_ID]), model.LI_emb(last)], dim=-1)
+        return _checked(_last_state(model, interaction), model)
+
+    def calculate_loss(self, interaction):
+        """The model's own loss, for joint training."""
+        return self.model.calculate_loss(interaction)
+
+
+def _last_state(model, interaction):
+    """The last [B, H] that `forward` or `gather_indexes` returned inside `full_sort_predict`."""
+    states, width = [], len(interaction[model.ITEM_SEQ_LEN])
+
+    def recorded(function):
+        def call(*args, **kwargs):
+            output = function(*args, **kwargs)
+            if torch.is_tensor(output) and output.dim() == 2 and len(output) == width:
+                states.append(output)
+            return output
+
+        return call
+
+    originals = {name: getattr(model, name) for name in ("forward", "gather_indexes")}
+    try:
+        for name, function in originals.items():
+            object.__setattr__(model, name, recorded(function))
+        model.full_sort_predict(interaction)
+    finally:
+        for name in originals:
+            object.__delattr__(model, name)
+    return states[-1] if states else None
+
+
+def _checked(embedding, model):
+    if not torch.is_tensor(embedding) or embedding.dim() != 2:
+        raise ValueError(f"id_model={type(model).__name__}: shows no user embedding. Give the class a method user_embedding(interaction) -> [B, D].")
+    return embedding

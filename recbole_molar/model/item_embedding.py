@@ -1,0 +1,105 @@
+"""The item embedding table: every item through MIRM once, kept on disk by fingerprint of model and content."""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from recbole_molar.checkpoint import load_tensors, save_tensors
+
+
+class ItemEmbedding:
+    """Fills the table, reusing what is on disk.
+
+    A cache file belongs to one state of MIRM; inside it each row is kept under the hash of its item's text and image, so that one
+    changed item costs one pass, and another filter of the same data set none.
+
+    Args:
+        cache_dir (Path, optional): None keeps nothing.
+        save_minutes (float): time between saves of a table that is being filled.
+    """
+
+    def __init__(self, cache_dir=None, save_minutes=5.0):
+        self.cache_dir, self.save_minutes = cache_dir and Path(cache_dir), save_minutes
+        self.encoded = 0
+
+    def fill(self, mirm, accelerator=None, batch_size=32):
+        """The table.
+
+        Args:
+            mirm (MIRM): after stage 1. accelerator (Accelerator, optional): device and precision. batch_size (int): items in one pass.
+
+        Returns:
+            Tensor: float32 [n_items, D] on the CPU; row 0 is zero. `self.encoded` then says how many rows were computed.
+        """
+        start, marks = time.time(), mirm.content.fingerprints()
+        precision = accelerator.mixed_precision if accelerator else "no"
+        key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
+        path = self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
+        known = self._read(path)
+        missing = [item for item in range(1, len(marks)) if marks[item] not in known]
+        self.encoded = len(missing)
+        if missing:
+            self._encode(mirm, missing, marks, known, accelerator, batch_size, path)
+        table = torch.zeros(len(marks), mirm.embedding_dim)
+        for item in range(1, len(marks)):
+            table[item] = known[marks[item]]
+        if missing:
+            self._write(path, known, set(marks[1:]))
+        mirm.log_report()
+        logging.getLogger().info(
+            "Item embeddings: %d computed, %d reused [%.1f s]", len(missing), len(marks) - 1 - len(missing), time.time() - start
+        )
+        return table
+
+    @torch.no_grad()
+    def _encode(self, mirm, missing, marks, known, accelerator, batch_size, path):
+        was_training = mirm.training
+        mirm.eval()
+        if accelerator:
+            mirm.to(accelerator.device)
+        saved, progress = time.time(), tqdm(total=len(missing), desc="Item embeddings", unit="item", disable=None)
+        # Long stretches: within one, encode_items sorts by length.
+        for start in range(0, len(missing), 64 * batch_size):
+            items = missing[start : start + 64 * batch_size]
+            for chosen, batch in mirm.collator.batches(items, batch_size):
+                if accelerator:
+                    with accelerator.autocast():
+                        rows = mirm(batch)
+                else:
+                    rows = mirm(batch)
+                for place, row in zip(chosen, rows.float().cpu()):
+                    known[marks[items[place]]] = row
+                progress.update(len(chosen))
+                if time.time() - saved > 60 * self.save_minutes:
+                    self._write(path, known)
+                    saved = time.time()
+        progress.close()
+        mirm.train(was_training)
+
+    def _read(self, path):
+        """Hash of an item -> its row, from a file whose checksum holds."""
+        if not path or not path.is_file():
+            return {}
+        try:
+            tensors, meta = load_tensors(path)
+            if _checksum(tensors) != meta.get("checksum"):
+                raise ValueError(f"{path}: its checksum does not hold.")
+        except ValueError as error:
+            logging.getLogger().warning("%s The item embeddings are computed anew.", error)
+            return {}
+        return dict(zip(meta["items"], tensors["rows"]))
+
+    def _write(self, path, known, keep=None):
+        if not path:
+            return
+        kept = [mark for mark in known if keep is None or mark in keep]
+        tensors = {"rows": torch.stack([known[mark] for mark in kept])}
+        save_tensors(path, tensors, {"items": kept, "checksum": _checksum(tensors)})
+
+
+def _checksum(tensors):
+    return hashlib.sha256(tensors["rows"].contiguous().numpy().tobytes()).hexdigest()

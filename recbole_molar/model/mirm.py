@@ -1,0 +1,157 @@
+"""MIRM, Multimodal Item Representation Model (f_I of the paper): an MLLM batch of items in, one embedding for each item out."""
+
+import hashlib
+import logging
+
+import torch
+from torch import nn
+
+from recbole_molar.checkpoint import load_tensors, save_tensors
+from recbole_molar.data.collator import ItemCollator
+from recbole_molar.data.prompt import PROMPT_VERSION, ItemPrompt
+from recbole_molar.lookup import available, find_class
+from recbole_molar.model.backbone.pretrained import Pretrained
+
+READOUTS = ("cur_item", "mean")
+
+
+class MIRM(nn.Module):
+    """Reads item embeddings off a backbone.
+
+    Args:
+        backbone (Backbone): the MLLM.
+        collator (ItemCollator): makes its batches.
+        readout (str): `cur_item`, the last hidden state at [Cur_Item] (the paper's); `mean`, of the states of all tokens.
+        encode_batch_size (int): items in one pass through the MLLM; longer lists are split, sorted by length.
+    """
+
+    def __init__(self, backbone, collator, readout="cur_item", encode_batch_size=16):
+        super().__init__()
+        if readout not in READOUTS:
+            raise ValueError(f"mirm_readout={readout}: unknown. Valid: {', '.join(READOUTS)}.")
+        self.backbone, self.collator, self.readout, self.encode_batch_size = backbone, collator, readout, encode_batch_size
+
+    @classmethod
+    def build(cls, content, backbone="compact", tuning="full", backbone_options=None, readout="cur_item", max_tokens=96,
+              image_size=(112, 168), encode_batch_size=16, seed=0, **tuning_options):
+        """Make it from plain values.
+
+        Args:
+            content (ItemContent): the items.
+            backbone (str): the file name or class name of a part in `model/backbone/` that is built from the data's own text
+                (`compact`), else a Hugging Face name or folder.
+            tuning (str): `full`, `lora` or `frozen`.
+            backbone_options (dict, optional): the part's own properties (`compact_…`).
+            readout, encode_batch_size: see the class. max_tokens (int): longest text, in tokens.
+            image_size (tuple): (width, height). seed (int): of random weights.
+            **tuning_options: `lora_rank`, `lora_alpha`, `gradient_checkpointing`.
+
+        Raises:
+            ValueError: the backbone cannot be found or loaded.
+        """
+        image_size = tuple(image_size)
+        built = {path.rpartition(".")[2]: name for name, path in available("model.backbone").items() if name != "Pretrained"}
+        options = {"tuning": tuning, **tuning_options}
+        if backbone in built or backbone in built.values():
+            part = find_class(built.get(backbone, backbone), "model.backbone", key="mirm_backbone")
+            model = part.build(content.texts, image_size, seed, **(backbone_options or {}), **options)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)  # new rows of the word embedding are random
+                model = Pretrained.build(backbone, image_size, **options)
+        prompt = ItemPrompt(model.tokenizer, model.image_ids, max_tokens)
+        collator = ItemCollator(content, prompt, model.image_inputs, image_size, model.pad_id, model.image_token_id)
+        return cls(model, collator, readout, encode_batch_size)
+
+    @property
+    def embedding_dim(self):
+        """D."""
+        return self.backbone.dim
+
+    @property
+    def content(self):
+        """The ItemContent that it reads."""
+        return self.collator.content
+
+    def forward(self, batch):
+        """Embeddings of one batch of `ItemCollator`, [N, D]."""
+        states = self.backbone.encode(batch)  # [N, T, D]
+        mask = batch["attention_mask"].to(states.device)
+        if self.readout == "mean":
+            mask = mask.to(states.dtype)[..., None]
+            return (states * mask).sum(1) / mask.sum(1)
+        here = (batch["input_ids"].to(states.device) == self.collator.prompt.cur_item_id) & mask.bool()
+        assert (here.sum(1) == 1).all(), "each item must hold [Cur_Item] exactly once"
+        return states[here]
+
+    def encode_items(self, ids, accelerator=None, parts=None):
+        """Embeddings of items, with gradients, in the order given.
+
+        Args:
+            ids (Tensor or list): internal ids, [N]; each is encoded once however often it stands there.
+            accelerator (Accelerator, optional): gives the precision.
+            parts (str, optional): see `ItemCollator.tokens`.
+
+        Returns:
+            Tensor: [N, D]; zeros for the padding id 0.
+        """
+        ids = torch.as_tensor(ids).cpu()
+        unique, places = ids.unique(return_inverse=True)
+        real = unique[unique != 0].tolist()
+        order, states = [], []
+        for chosen, batch in self.collator.batches(real, self.encode_batch_size, parts):
+            if accelerator is None:
+                states.append(self(batch))
+            else:
+                with accelerator.autocast():
+                    states.append(self(batch))
+            order += chosen
+        if not real:
+            return torch.zeros(len(ids), self.embedding_dim, device=self.backbone.device)
+        rows = torch.cat(states).float()[torch.tensor(order).argsort().to(self.backbone.device)]
+        if len(real) < len(unique):
+            rows = torch.cat([rows.new_zeros(1, rows.shape[1]), rows])
+        return rows[places.to(rows.device)]
+
+    def fingerprint(self):
+        """sha256 of all that an embedding depends on but the item: weights, tokenizer, prompt, readout, sizes."""
+        prompt = self.collator.prompt
+        settings = [PROMPT_VERSION, self.readout, prompt.max_tokens, self.collator.images.size, prompt.image_ids]
+        digest = hashlib.sha256(repr(settings).encode())
+        digest.update(self.backbone.tokenizer.backend_tokenizer.to_str().encode())
+        for name, value in sorted(self.backbone.model.named_parameters()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path, meta=None):
+        """Write what training changed (the adapter alone for LoRA) to one safetensors file."""
+        save_tensors(path, self.backbone.weights(), meta)
+
+    def load(self, path):
+        """Read what :meth:`save` wrote; returns its metadata.
+
+        Raises:
+            ValueError: unreadable, or of another model.
+        """
+        tensors, meta = load_tensors(path)
+        self.load_weights(tensors, path)
+        return meta
+
+    def load_weights(self, tensors, source="weights"):
+        """Copy tensors named as in `backbone.weights()` into the model."""
+        own = self.backbone.weights()
+        shapes = [{name: value.shape for name, value in weights.items()} for weights in (own, tensors)]
+        wrong = [name for name in own.keys() | tensors.keys() if shapes[0].get(name) != shapes[1].get(name)]
+        if wrong:
+            raise ValueError(f"{source}: holds another model's weights (for example {sorted(wrong)[0]}). Delete it, and it is made anew.")
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(tensors[name])
+
+    def log_report(self):
+        """Log how many items lack text or an image."""
+        report = self.content.report()
+        logging.getLogger().info(
+            "Items: %(items)d; without text: %(no_text)d; without image: %(no_image)d; broken images: %(broken_images)d", report
+        )

@@ -1,0 +1,1 @@
+"""Sequential recommenders of ours: Molar, and baselines that RecBole lacks."""

@@ -1,0 +1,200 @@
+"""The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.checkpoint import write_json
+from recbole_molar.config import Config, config_file_list, parse_command_line
+from recbole_molar.device import make_accelerator
+from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
+from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
+from recbole_molar.trainer.sequential_trainer import BEST
+from recbole_molar.utils import create_dataset, data_preparation, get_trainer
+from recbole.utils import init_seed
+
+# What an ID model inside a Molar run shares with it, besides the description of the data set.
+SHARED_WITH_ID_MODEL = (
+    "seed", "reproducibility", "gpu_id", "use_cpu", "precision", "eval_args", "metrics", "topk", "valid_metric", "eval_batch_size",
+    "metric_decimal_place", "mask_history", "train_windows", "train_all_positions", "show_progress", "worker", "data_path", "debug",
+)
+
+
+@dataclass
+class Prepared:
+    """Data of one model, ready to train on."""
+
+    dataset: object
+    loaders: tuple  # train, validation, test
+    model_class: type
+    note: str  # how it is trained, for the log
+
+
+def run(arguments):
+    """Train and evaluate one model.
+
+    Args:
+        arguments (list of str): command line, `--key=value`.
+
+    Returns:
+        dict: what stands in `result.json`, with `result_file`.
+
+    Raises:
+        ValueError: bad input; nothing has been written then, unless the failure came while training.
+    """
+    warnings.filterwarnings("ignore", module="recbole|pandas")
+    config, resumed = configure(parse_command_line(arguments))
+    if resumed and (resumed / RESULT).is_file():
+        return {**json.loads((resumed / RESULT).read_text()), "result_file": str(resumed / RESULT)}
+    init_seed(config["seed"], config["reproducibility"])
+    accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu")
+    prepared = prepare(config)
+    content = read_content(config, prepared.dataset)
+    folder = RunFolder(resumed) if resumed else RunFolder.create(config["output_dir"], config["dataset"], config["model"], config.as_yaml())
+    with folder.logging(config["state"]):
+        announce(config, prepared, content, folder)
+        model = build_model(config, prepared, content, accelerator, folder)
+        trainer = train(config, prepared, model, accelerator, folder, folder.path, config["model"])
+        result = test(config, prepared, trainer, folder)
+        getLogger().info("test  %s", "  ".join(f"{name} {value:.4f}" for name, value in result["test_result"].items()))
+        getLogger().info("seconds  %s", "  ".join(f"{name} {value:.0f}" for name, value in folder.seconds.items()))
+    return {**result, "result_file": str(folder.path / RESULT)}
+
+
+def configure(given):
+    """Config of a new run, or of the run to go on with.
+
+    Returns:
+        tuple: Config, folder of the resumed run or None.
+    """
+    if "resume" not in given:
+        return Config(config_file_list=config_file_list(given.get("config_files")), config_dict=given), None
+    extra = sorted(set(given) - {"resume", "debug"})
+    folder = Path(str(given["resume"]))
+    if extra:
+        raise ValueError(f"--resume: goes on with the run's own {CONFIG}; leave out --{', --'.join(extra)}.")
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"--resume={folder}: holds no {CONFIG}; give the folder of a run, <output_dir>/<dataset>/<model>-<time>-<hash>.")
+    return Config(config_file_list=[folder / CONFIG]), folder
+
+
+def prepare(config):
+    """Load and split the data: all positions where wanted and the model allows it, else RecBole's prefixes."""
+    model_class = config.model_class
+    leave_one_out = "LS" in config["eval_args"]["split"]
+    if getattr(model_class, "trains_all_positions", False):
+        dataset = create_dataset(config, all_positions=True)
+        return Prepared(dataset, data_preparation(config, dataset), model_class, "all positions of a history")
+    if config["train_all_positions"] and leave_one_out and hasattr(model_class, "gather_indexes"):
+        dataset = create_dataset(config, all_positions=True)
+        loaders = data_preparation(config, dataset)
+        everywhere = with_all_positions(model_class)
+        if allows_all_positions(everywhere(config, loaders[0]._dataset).to(config["device"])):
+            return Prepared(dataset, loaders, everywhere, "all positions of a history in one pass")
+    reason = "train_all_positions=False" if not config["train_all_positions"] else "this model does not allow all positions"
+    dataset = create_dataset(config, all_positions=False)
+    return Prepared(dataset, data_preparation(config, dataset), model_class, f"one row for each prefix, as RecBole ({reason})")
+
+
+def read_content(config, dataset):
+    """Texts and pictures of the items, for models that read them; None for others."""
+    if "mirm_backbone" not in config:
+        return None
+    from recbole_molar.stages import check_parts, read_item_content  # transformers takes seconds to import: baselines do without
+
+    check_parts(config)
+    return read_item_content(config, dataset)
+
+
+def build_model(config, prepared, content, accelerator, folder):
+    """The model of the run; Molar's earlier stages run here, or are read from the cache."""
+    if content is None:
+        init_seed(config["seed"], config["reproducibility"])
+        return prepared.model_class(config, prepared.loaders[0]._dataset).to(config["device"])
+    from recbole_molar.stages import build_molar
+
+    return build_molar(config, prepared, content, accelerator, folder, train_id_model)
+
+
+def train_id_model(config, accelerator, folder, split_hash):
+    """Train the ID model to its best validation epoch, or load it where an equal one was trained before.
+
+    Returns:
+        the model; in `joint` training, untrained.
+    """
+    id_config = make_id_config(config)
+    prepared = prepare(id_config)
+    assert prepared.dataset.split_hash() == split_hash
+    init_seed(id_config["seed"], id_config["reproducibility"])
+    model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
+    if config["id_training"] == "joint":
+        return model
+    properties = {key: value for key, value in id_config.as_yaml().items() if key not in ("data_path", "output_dir", "debug", "show_progress", "state")}
+    fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    cache = Path(config["output_dir"]) / "cache" / "id_model" / f"{id_config['model']}-{fingerprint}"
+    getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
+    done = cache / "done.json"
+    if done.is_file():
+        getLogger().info("reusing it, valid %s", json.loads(done.read_text()))
+        trainer = get_trainer(id_config)(id_config, model, accelerator, cache)
+        trainer.load_best()
+    else:
+        trainer = train(id_config, prepared, model, accelerator, folder, cache, "id_model")
+        trainer.load_best()
+        write_json(done, trainer.best_valid_result)
+    return model
+
+
+def make_id_config(config):
+    """Config of the ID model: the run's data and protocol, RecBole's defaults for the model, and each `id_<key>` as `<key>`."""
+    from recbole.utils.argument_list import dataset_arguments
+
+    plain = config.as_yaml()
+    chosen = {key: plain[key] for key in (*SHARED_WITH_ID_MODEL, *dataset_arguments) if key in plain}
+    chosen.update({key[3:]: value for key, value in plain.items() if config._is_id_model_key(key)})
+    return Config(model=config["id_model"], dataset=config["dataset"], config_dict=chosen)
+
+
+def announce(config, prepared, content, folder):
+    """Say what will be done, before anything takes long."""
+    dataset, train_data = prepared.dataset, prepared.loaders[0]
+    n_interactions = len(dataset.sorted_items)
+    log = getLogger().info
+    size = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items, {n_interactions:,} interactions"
+    log("%s on %s: %s", config["model"], config["dataset"], size)
+    log("run folder %s, device %s, %s", folder.path, config["device"], config["precision"])
+    log("training: %s; %s rows, %d steps an epoch, at most %d epochs", prepared.note, f"{len(train_data._dataset):,}", len(train_data), config["epochs"])
+    log("evaluation: leave-one-out by time, %s, history %s", config["eval_args"]["mode"]["valid"], "masked" if config["mask_history"] else "not masked")
+    if content is not None:
+        log("item content: %s", content.report())
+
+
+def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage):
+    """Fit one model with early stopping; goes on where the checkpoint folder was left."""
+    train_data, valid_data, _ = prepared.loaders
+    n_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trainer = get_trainer(config)(config, model, accelerator, checkpoint_folder)
+    trainer.resume_checkpoint(train_data=train_data)
+    with folder.stage(stage, f"{n_parameters:,} trained parameters, batches of {train_data.step} rows"):
+        trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
+    return trainer
+
+
+def test(config, prepared, trainer, folder):
+    """Evaluate the best epoch on the test items and write `result.json` and the ranks."""
+    with folder.stage("test"):
+        result = trainer.evaluate(prepared.loaders[2], load_best_model=(trainer.folder / BEST).is_file(), show_progress=config["show_progress"])
+    trainer.save_ranks(folder.path / RANKS, prepared.dataset)
+    best = next((entry["epoch"] for entry in reversed(trainer.curve) if entry.get("best")), None)
+    return folder.write_result({
+        "model": config["model"], "dataset": config["dataset"], "seed": config["seed"],
+        "best_valid_result": trainer.best_valid_result, "test_result": {name: float(value) for name, value in result.items()},
+        "best_epoch": best, "epochs_run": len(trainer.curve), "training": prepared.note,
+        **folder.notes,
+        "mask_history": config["mask_history"], "split_hash": prepared.dataset.split_hash(),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+    })

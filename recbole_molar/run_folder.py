@@ -1,0 +1,124 @@
+"""A run's folder: its name, log, configuration, seconds by stage and `result.json`."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from recbole_molar.checkpoint import write_atomic, write_json
+
+CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
+
+
+class TqdmHandler(logging.StreamHandler):
+    """Print log lines above a progress bar instead of through it."""
+
+    def emit(self, record):
+        """Write one record to standard output."""
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
+class RunFolder:
+    """`<output_dir>/<dataset>/<model>-<time>-<hash>/`, with everything that a run leaves behind.
+
+    Args:
+        path (Path): the folder, which exists.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.seconds = {}
+        self.notes = {}  # what a stage wants to stand in result.json
+        earlier = self.path / "seconds.json"
+        if earlier.is_file():
+            self.seconds = json.loads(earlier.read_text())
+
+    @classmethod
+    def create(cls, output_dir, dataset, model, properties):
+        """Make a new folder and write `config.yaml`; the hash is that of the properties."""
+        text = yaml.safe_dump(properties, sort_keys=True, allow_unicode=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
+        while True:
+            path = Path(output_dir) / dataset / (f"{model}-{stamp}-{digest}" + (f"-{attempt}" if attempt else ""))
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                attempt += 1
+        write_atomic(path / CONFIG, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+        return cls(path)
+
+    @contextlib.contextmanager
+    def logging(self, level="INFO"):
+        """Log to the terminal and to `train.log`, and nowhere else, while inside."""
+        root = logging.getLogger()
+        before, before_level = root.handlers[:], root.level
+        console, file = TqdmHandler(), logging.FileHandler(self.path / LOG, encoding="utf-8")
+        console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root.handlers = [console, file]
+        root.setLevel(getattr(logging, str(level).upper(), logging.INFO))  # not root.level: loggers remember what they let through
+        logging.captureWarnings(True)
+        try:
+            yield self
+        finally:
+            root.handlers = before
+            root.setLevel(before_level)
+            logging.captureWarnings(False)
+            file.close()
+
+    @contextlib.contextmanager
+    def stage(self, name, about=""):
+        """Time a stage; a stage that was cut adds to its earlier seconds."""
+        logging.getLogger().info("== %s%s", name, f": {about}" if about else "")
+        start = time.time()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0) + time.time() - start, 2)
+            write_json(self.path / "seconds.json", self.seconds)
+
+    def write_result(self, result):
+        """Write `result.json` with what every run reports: seconds by stage, peak memory, machine, versions."""
+        everything = {**result, "seconds": self.seconds, "total_seconds": round(sum(self.seconds.values()), 2)}
+        everything.update(peak_memory=peak_memory(), machine=machine(), versions=versions(), finished=datetime.now().isoformat(timespec="seconds"))
+        write_json(self.path / RESULT, everything)
+        return everything
+
+
+def peak_memory():
+    """Highest memory use of this process so far, in GiB."""
+    gib = {"cpu": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
+    if torch.cuda.is_available():
+        gib["cuda"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return gib
+
+
+def machine():
+    """What a figure must be read with: processor, cores, threads, GPU."""
+    return {
+        "system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def versions():
+    """Versions of Python and of the packages that a figure depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("recbole_molar", "recbole", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pandas"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,116 @@
+"""Molar's stages before the recommender: item content, MIRM and its fine-tuning (stage 1), the table, the ID model."""
+
+from logging import getLogger
+from pathlib import Path
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.item_content import ItemContent
+from recbole_molar.lookup import find_class
+from recbole_molar.model.id_model.id_model import IDModel
+from recbole_molar.model.item_embedding import ItemEmbedding
+from recbole_molar.model.mirm import MIRM
+from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
+from recbole.utils import init_seed
+
+DESCRIPTION_COLUMNS = ("plot", "description", "overview", "summary", "abstract")
+
+
+def read_item_content(config, dataset):
+    """Texts and pictures of the data set's items, by internal id.
+
+    Raises:
+        ValueError: the `.item` file, its columns, ids or the pictures do not fit; says what to do.
+    """
+    folder = Path(config["data_path"])
+    item_file = folder / f"{config['dataset']}.item"
+    modalities, image_dir = list(config["item_modalities"] or []), folder / str(config["item_image_dir"])
+    if "image" in modalities and "text" in modalities and not image_dir.is_dir():
+        getLogger().warning("%s: no such folder; the items are read without pictures (item_modalities=[text])", image_dir)
+        modalities.remove("image")
+    text_fields, description = config["item_text_fields"], config["item_description_field"]
+    if "text" in modalities and (text_fields is None or description is None):
+        columns = _columns(item_file, config)
+        text_fields = text_fields or columns
+        description = description or next((name for name in DESCRIPTION_COLUMNS if name in columns), None)
+    return ItemContent.read(
+        item_file, [str(token) for token in dataset.field2id_token[dataset.iid_field]], text_fields or [], description_field=description,
+        image_dir=image_dir, modalities=modalities, field_separator=config["field_separator"], id_field=dataset.iid_field,
+    )
+
+
+def _columns(item_file, config):
+    """Names of the text columns of an `.item` file."""
+    if not item_file.is_file():
+        raise ValueError(f"{item_file}: missing. Molar reads the items' text there; put it there, or set item_modalities=[image].")
+    with open(item_file, encoding="utf-8") as file:
+        header = file.readline().rstrip("\r\n").split(config["field_separator"])
+    columns = [name.split(":")[0] for name in header if not name.endswith((":float", ":float_seq"))]
+    return [name for name in columns if name != config["ITEM_ID_FIELD"]]
+
+
+def build_molar(config, prepared, content, accelerator, folder, train_id_model):
+    """Run the stages before the recommender, each or its cached result, and put the recommender together.
+
+    Args:
+        config (Config); prepared (Prepared): its data; content (ItemContent); accelerator (Accelerator); folder (RunFolder);
+        train_id_model (callable): trains or loads the ID model.
+
+    Returns:
+        Molar: ready to train.
+    """
+    dataset, train_dataset = prepared.dataset, prepared.loaders[0]._dataset
+    id_model, id_dim = _id_model(config, prepared, accelerator, folder, train_id_model)
+    init_seed(config["seed"], config["reproducibility"])
+    mirm = finetuned_mirm(config, dataset, content, accelerator, folder)
+    with folder.stage("item_embedding", "one pass of MIRM over the items that are not in the cache"):
+        table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
+    init_seed(config["seed"], config["reproducibility"])
+    decoder = mirm.backbone.user_decoder(config["dueg_layers"])
+    if config["gradient_checkpointing"]:
+        decoder.gradient_checkpointing()
+    trained_mirm = mirm if config["item_encoding"] == "end_to_end" else None
+    molar = prepared.model_class(config, train_dataset, table, decoder, id_model=id_model, id_dim=id_dim, mirm=trained_mirm)
+    return molar.to(config["device"])
+
+
+def _id_model(config, prepared, accelerator, folder, train_id_model):
+    """The ID model behind its adapter and the size of its user embedding; (None, None) for α = 0."""
+    if not config["align_weight"]:
+        getLogger().info("align_weight is 0: no ID model, no alignment")
+        return None, None
+    model = train_id_model(config, accelerator, folder, prepared.dataset.split_hash())
+    id_model = IDModel(model, trains=config["id_training"] == "joint")
+    probe = prepared.loaders[0]._dataset[[0, 0]].to(config["device"])
+    return id_model, id_model(probe).size(1)
+
+
+def finetuned_mirm(config, dataset, content, accelerator, folder):
+    """MIRM after stage 1, from the cache where an equal stage 1 has been run."""
+    backbone_options = {key: value for key, value in config.final_config_dict.items() if key.startswith("compact_")}
+    mirm = MIRM.build(
+        content, backbone=config["mirm_backbone"], tuning=config["mirm_tuning"], backbone_options=backbone_options, readout=config["mirm_readout"],
+        max_tokens=config["mirm_max_tokens"], image_size=config["mirm_image_size"], encode_batch_size=config["mirm_encode_batch_size"],
+        seed=config["seed"], lora_rank=config["mirm_lora_rank"], lora_alpha=config["mirm_lora_alpha"],
+        gradient_checkpointing=config["gradient_checkpointing"],
+    )
+    tasks = make_tasks(config["mirm_finetune_tasks"] or [], history_length=config["mirm_finetune_history_length"])
+    trainer = MIRMFinetuneTrainer(
+        mirm, tasks, accelerator, dataset.train_histories(), folder.path, cache_dir=Path(config["output_dir"]) / "cache",
+        samples=config["mirm_finetune_samples"], epochs=config["mirm_finetune_epochs"], batch_size=config["mirm_finetune_batch_size"],
+        learning_rate=config["mirm_finetune_learning_rate"], objective=config["mirm_finetune_objective"], bow_weight=config["mirm_bow_weight"],
+        contrast_weight=config["mirm_contrast_weight"], temperature=config["mirm_contrast_temperature"],
+        max_answer_tokens=config["mirm_max_answer_tokens"], seed=config["seed"],
+    )
+    with folder.stage("mirm_finetune", f"{mirm.backbone.plain.num_parameters():,} parameters, {mirm.embedding_dim} dimensions, {config['mirm_tuning']}"):
+        folder.notes["stage_1"] = trainer.fit()
+    return mirm
+
+
+def check_parts(config):
+    """Find out about misspelt parts before any work.
+
+    Raises:
+        ValueError: a fine-tuning task or user encoder that does not exist.
+    """
+    make_tasks(config["mirm_finetune_tasks"] or [], history_length=config["mirm_finetune_history_length"])
+    find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")

@@ -1,0 +1,285 @@
+"""RecBole's Trainer for every sequential model of a run, ours and RecBole's: Accelerate, exact resume, masked evaluation."""
+
+import math
+import sys
+import time
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
+from recbole_molar.data.dataset import TARGET_INDEX
+from recbole.trainer import Trainer
+from recbole.utils import calculate_valid_score, early_stopping
+
+LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
+
+
+class SequentialTrainer(Trainer):
+    """Train, validate and test one model.
+
+    Adds to RecBole's Trainer: parameter groups and a learning-rate schedule (`lr_schedule`, `warmup_ratio`), gradient
+    accumulation, autocast and devices through Accelerate, the history masked in evaluation (`mask_history`), a checkpoint
+    of every epoch from which training goes on exactly, and per-user ranks.
+
+    Args:
+        config (Config): the run's.
+        model: any sequential recommender. Optional attributes: `loss_names` (parts of the loss), `supports_autocast`,
+            `parameter_groups(config)`, `before_training(train_data, trainer)`, `before_evaluation(trainer)`.
+        accelerator (Accelerator): where to compute.
+        folder (str or Path): where checkpoints and curves go.
+    """
+
+    def __init__(self, config, model, accelerator, folder):
+        self.folder = Path(folder)
+        self.accelerator = accelerator
+        config["checkpoint_dir"] = str(self.folder)
+        super().__init__(config, model)
+        self.global_step = 0
+        self.curve = []
+        self.eval_dataset = None
+        self.ranks = None
+
+    # --------------------------------------------------------------- training
+
+    def _build_optimizer(self, **kwargs):
+        groups = getattr(self.model, "parameter_groups", lambda config: [{"params": [p for p in self.model.parameters() if p.requires_grad]}])(self.config)
+        learner = str(self.learner).lower()
+        if learner in ("adam", "adamw") and groups[0]["params"]:
+            optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[learner](
+                groups, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            )
+        else:
+            optimizer = super()._build_optimizer(params=groups)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
+
+    def _set_learning_rate(self, n_steps):
+        """Linear warm-up from 1/100 of the peak, then constant or a cosine to 1/100 (paper, section 4.1)."""
+        warmup = int((self.config["warmup_ratio"] or 0) * n_steps)
+        if self.global_step < warmup:
+            factor = 0.01 + 0.99 * self.global_step / warmup
+        elif self.config["lr_schedule"] == "cosine":
+            progress = (self.global_step - warmup) / max(1, n_steps - warmup)
+            factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        else:
+            factor = 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        """One pass over the training rows; returns the mean of each loss part, as a tuple."""
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        accumulation = self.config["gradient_accumulation_steps"] or 1
+        n_steps = self.epochs * math.ceil(len(train_data) / accumulation)
+        total, n_batches = None, 0
+        bar = tqdm(train_data, total=len(train_data), desc=f"epoch {epoch_idx + 1}", unit="batch", disable=None if show_progress else True, leave=False)
+        for index, interaction in enumerate(bar):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast()):
+                losses = loss_func(interaction.to(self.device))
+            losses = tuple(loss.squeeze() for loss in (losses if isinstance(losses, tuple) else (losses,)))  # RecBole's EmbLoss is of shape [1]
+            values = torch.stack([loss.detach() for loss in losses])
+            self._check_finite(values, epoch_idx, index)
+            total = values if total is None else total + values
+            n_batches += 1
+            whole = index - index % accumulation + accumulation <= len(train_data)
+            self.accelerator.backward(sum(losses) / (accumulation if whole else len(train_data) % accumulation))
+            if (index + 1) % accumulation == 0 or index + 1 == len(train_data):
+                self._step(n_steps)
+        return tuple((total / n_batches).tolist())
+
+    def _autocast(self):
+        wanted = getattr(self.model, "supports_autocast", False) or self.enable_amp
+        return bool(wanted and self.accelerator.mixed_precision == "bf16")
+
+    def _step(self, n_steps):
+        if self.clip_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+        self._set_learning_rate(n_steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.global_step += 1
+
+    def _check_finite(self, values, epoch_idx, index):
+        if not torch.isfinite(values).all():
+            parts = dict(zip(self._loss_names(len(values)), values.tolist(), strict=True))
+            raise ValueError(
+                f"epoch {epoch_idx + 1}, batch {index + 1}: the loss is not a finite number ({parts}). "
+                f"Try a lower learning_rate (now {self.learning_rate}), clip_grad_norm={{max_norm: 1}}, or precision=fp32."
+            )
+
+    def _loss_names(self, n):
+        names = getattr(self.model, "loss_names", ("loss",))
+        return names if len(names) == n else tuple(f"loss_{index + 1}" for index in range(n))
+
+    def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
+        """Train until `epochs`, or until `valid_metric` has not risen for `stopping_step` validations.
+
+        Returns:
+            tuple: best validation score and the whole validation result of that epoch.
+        """
+        self.eval_collector.data_collect(train_data)
+        if self.config["train_neg_sample_args"].get("dynamic", False):
+            train_data.get_model(self.model)
+        if hasattr(self.model, "before_training"):
+            self.model.before_training(train_data, self)
+        stopped = bool(self.curve) and self.cur_step > self.stopping_step
+        for epoch_idx in range(self.start_epoch, self.epochs):
+            if stopped:
+                break
+            stopped = self._one_epoch(epoch_idx, train_data, valid_data, verbose, saved, show_progress, callback_fn)
+            if saved:
+                self._save_checkpoint(epoch_idx, train_data=train_data)
+        if not (self.folder / BEST).is_file() and saved:
+            self._save_best()  # no validation took place
+        return self.best_valid_score, self.best_valid_result
+
+    def _one_epoch(self, epoch_idx, train_data, valid_data, verbose, saved, show_progress, callback_fn):
+        start = time.time()
+        losses = self._train_epoch(train_data, epoch_idx, show_progress=show_progress)
+        entry = {"epoch": epoch_idx + 1, "train_seconds": round(time.time() - start, 2)}
+        entry.update(zip(self._loss_names(len(losses)), losses, strict=True))
+        stop = False
+        if valid_data and self.eval_step > 0 and ((epoch_idx + 1) % self.eval_step == 0 or epoch_idx + 1 == self.epochs):
+            start = time.time()
+            score, result = self._valid_epoch(valid_data, show_progress=show_progress)
+            self.best_valid_score, self.cur_step, stop, improved = early_stopping(
+                score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger
+            )
+            entry.update({"valid": dict(result), "valid_seconds": round(time.time() - start, 2)})
+            if improved:
+                self.best_valid_result = dict(result)
+                entry["best"] = True
+                if saved:
+                    self._save_best()
+            if callback_fn:
+                callback_fn(epoch_idx, score)
+        self.curve.append(entry)
+        if verbose:
+            self._log_epoch(entry)
+        return stop
+
+    def _log_epoch(self, entry):
+        losses = "  ".join(f"{name} {entry[name]:.4f}" for name in entry if name not in ("epoch", "train_seconds", "valid", "valid_seconds", "best"))
+        valid = "  ".join(f"{name} {value:.4f}" for name, value in entry.get("valid", {}).items())
+        seconds = entry["train_seconds"] + entry.get("valid_seconds", 0)
+        at_most = seconds * (self.epochs - entry["epoch"]) / 60
+        getLogger().info(
+            "epoch %d/%d  %s%s%s  %.1f s, at most %.0f min to go", entry["epoch"], self.epochs, losses,
+            f"  |  valid {valid}" if valid else "", " *" if entry.get("best") else "", seconds, at_most,
+        )
+
+    # ------------------------------------------------------------- checkpoint
+
+    def _model_tensors(self):
+        keep = getattr(self.model, "is_saved", lambda name: True)
+        return {f"model.{name}": value for name, value in self.model.state_dict().items() if keep(name)}
+
+    def _load_model(self, tensors):
+        state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+        missing, unexpected = self.model.load_state_dict(state, strict=False)
+        keep = getattr(self.model, "is_saved", lambda name: True)
+        missing = [name for name in missing if keep(name)]
+        if missing or unexpected:
+            raise ValueError(f"{self.folder}: the checkpoint is of another model (missing {missing[:3]}, unexpected {unexpected[:3]}). Start a new run.")
+
+    def _save_best(self):
+        if self.accelerator.is_main_process:
+            save_tensors(self.folder / BEST, self._model_tensors(), {"model": self.config["model"], "valid": self.best_valid_result})
+
+    def _save_checkpoint(self, epoch, verbose=True, train_data=None, **kwargs):
+        if not self.accelerator.is_main_process:
+            return
+        optimizer, optimizer_rest = flatten_optimizer(self.optimizer)
+        rng, rng_rest = rng_state()
+        tensors = {**self._model_tensors(), **optimizer, **rng}
+        if train_data is not None:
+            tensors["rng.loader"] = train_data.generator.get_state()
+        meta = {
+            "epoch": epoch, "global_step": self.global_step, "cur_step": self.cur_step, "curve": self.curve,
+            "best_valid_score": float(self.best_valid_score), "best_valid_result": self.best_valid_result,
+            "optimizer": optimizer_rest, "rng": rng_rest,
+        }
+        save_tensors(self.folder / LAST, tensors, meta)
+        write_json(self.folder / CURVE, self.curve)
+
+    def resume_checkpoint(self, resume_file=None, train_data=None):
+        """Go on after the last finished epoch of this folder, with the same random numbers; nothing to do if there is none."""
+        path = Path(resume_file or self.folder / LAST)
+        if not path.is_file():
+            return
+        tensors, meta = load_tensors(path)
+        self._load_model(tensors)
+        restore_optimizer(self.optimizer, tensors, meta["optimizer"])
+        restore_rng(tensors, meta["rng"])
+        if train_data is not None and "rng.loader" in tensors:
+            train_data.generator.set_state(tensors["rng.loader"])
+        self.start_epoch, self.global_step, self.cur_step = meta["epoch"] + 1, meta["global_step"], meta["cur_step"]
+        self.curve, self.best_valid_score, self.best_valid_result = meta["curve"], meta["best_valid_score"], meta["best_valid_result"]
+        getLogger().info("going on after epoch %d of %s", self.start_epoch, path)
+
+    def load_best(self):
+        """Put the weights of the best validation epoch into the model."""
+        self._load_model(load_tensors(self.folder / BEST)[0])
+
+    # ------------------------------------------------------------- evaluation
+
+    def _valid_epoch(self, valid_data, show_progress=False):
+        result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        return calculate_valid_score(result, self.valid_metric), result
+
+    @torch.no_grad()
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        """RecBole's evaluation, with the history masked; afterwards `ranks` holds each row's rank.
+
+        Returns:
+            dict: metric -> value.
+        """
+        if load_best_model:
+            self.load_best()
+        self.model.eval()
+        if hasattr(self.model, "before_evaluation"):
+            self.model.before_evaluation(self)
+        self.eval_dataset, self.ranks = eval_data._dataset, []
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty())
+
+    def _full_sort_batch_eval(self, batched_data):
+        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
+        self._mask_and_rank(interaction[self.config["USER_ID_FIELD"]], interaction[TARGET_INDEX], scores, positive_u, positive_i)
+        return interaction, scores, positive_u, positive_i
+
+    def _neg_sample_batch_eval(self, batched_data):
+        interaction, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
+        if scores.dim() == 2 and len(scores) == len(positive_u):  # one target for each user; scores of what was not sampled are -inf
+            first = torch.from_numpy(np.unique(batched_data[1].numpy(), return_index=True)[1])
+            users, targets = (interaction[name].cpu()[first] for name in (self.config["USER_ID_FIELD"], TARGET_INDEX))
+            self._mask_and_rank(users, targets, scores, positive_u, positive_i)
+        return interaction, scores, positive_u, positive_i
+
+    def _mask_and_rank(self, users, target_index, scores, positive_u, positive_i):
+        """Mask the history in `scores` [B, N], in place, and keep the rank of each target."""
+        if torch.isnan(scores).any():
+            raise ValueError("evaluation: the model's scores hold NaN. Try a lower learning_rate, or precision=fp32.")
+        target = scores[positive_u, positive_i]
+        if self.config["mask_history"]:
+            rows, items = self.eval_dataset.seen_before(target_index)
+            scores[rows.to(scores.device), items.to(scores.device)] = -np.inf
+            scores[positive_u, positive_i] = target  # an item consumed again stays a candidate
+        ahead, ties = (scores > target[:, None]).sum(1), (scores == target[:, None]).sum(1) - 1
+        self.ranks.append(torch.stack([users.to(ahead.device), positive_i.to(ahead.device), ahead + 1, ties], dim=1).cpu())
+
+    def save_ranks(self, path, dataset):
+        """Write the ranks of the last evaluation: external user and item ids, rank (1 is best), number of ties at that score."""
+        user, item, rank, ties = (torch.cat(self.ranks) if self.ranks else torch.zeros(0, 4, dtype=torch.long)).numpy().T
+        tokens = dataset.field2id_token
+        columns = {
+            "user": np.asarray(tokens[dataset.uid_field])[user].astype(str), "item": np.asarray(tokens[dataset.iid_field])[item].astype(str),
+            "rank": rank, "ties": ties,
+        }
+        np.savez_compressed(path, **columns)

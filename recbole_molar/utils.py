@@ -1,0 +1,92 @@
+"""RecBole's `get_model`, `get_trainer`, `create_dataset` and `data_preparation`, ours first and RecBole's after."""
+
+import difflib
+import importlib
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.dataset import HistoryDataset, HistoryDataLoader
+from recbole_molar.lookup import available, find_class
+from recbole_molar.trainer.sequential_trainer import SequentialTrainer
+from recbole.data import get_dataloader
+from recbole.data.utils import create_samplers
+from recbole.model.abstract_recommender import SequentialRecommender
+
+# Models of RecBole's that need another data set or another trainer than those of a comparison, and why.
+NOT_OFFERED = {
+    "DIEN": "it needs sampled negative histories (RecBole's DIENDataset)",
+    "GRU4RecKG": "it needs a knowledge graph (RecBole's KGSeqDataset)",
+    "KSR": "it needs a knowledge graph (RecBole's KGSeqDataset)",
+    "S3Rec": "it is pre-trained first, and RecBole's trainer keeps that stage in a pickle (RecBole's S3RecTrainer)",
+}
+
+
+def recbole_sequential_models():
+    """Names of RecBole's own sequential models."""
+    package = importlib.import_module("recbole.model.sequential_recommender")
+    found = (name for name, value in vars(package).items() if isinstance(value, type) and issubclass(value, SequentialRecommender))
+    return sorted(name for name in found if name not in NOT_OFFERED and compat.recbole_model_module(name))
+
+
+def get_model(name, key="model"):
+    """Model class by name: one of ours, one of RecBole's sequential models, or a dotted path.
+
+    Raises:
+        ValueError: no such model, or not a sequential one; lists what there is.
+    """
+    name = str(name)
+    if name in available("model.sequential_recommender") or "." in name:
+        found = find_class(name, "model.sequential_recommender", key=key)
+        if not (isinstance(found, type) and issubclass(found, SequentialRecommender)):
+            raise ValueError(f"{key}={name}: is no subclass of RecBole's SequentialRecommender.")
+        return found
+    if name in NOT_OFFERED:
+        raise ValueError(f"{key}={name}: not offered here: {NOT_OFFERED[name]}. Run it with RecBole itself.")
+    valid = sorted({*recbole_sequential_models(), *available("model.sequential_recommender")})
+    if name in valid:
+        return getattr(importlib.import_module(compat.recbole_model_module(name)), name)
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{key}={name}: no such sequential model.{hint} Valid: {', '.join(valid)}, or a dotted path to a class.")
+
+
+def get_trainer(config):
+    """Trainer class: ours, for every sequential model."""
+    return SequentialTrainer
+
+
+def create_dataset(config, all_positions):
+    """The data set of a run, with the stable time order; see :class:`HistoryDataset`.
+
+    Raises:
+        ValueError: bad data; an item feature of the model that the data set does not have; fewer items than the largest topk.
+    """
+    dataset = HistoryDataset(config, all_positions=all_positions)
+    missing = [field for field in config["selected_features"] or [] if field not in dataset.field2type]
+    if missing:
+        raise ValueError(
+            f"selected_features: {config['model']} reads the item feature {', '.join(missing)}, which is not loaded. Set --selected_features, "
+            f"and load it: --load_col={{item: [{dataset.iid_field}, ...]}}."
+        )
+    if max(config["topk"]) >= dataset.item_num:
+        raise ValueError(f"topk={config['topk']}: {config['dataset']} has {dataset.item_num - 1} items; take a smaller topk (and valid_metric).")
+    return dataset
+
+
+def data_preparation(config, dataset):
+    """Split by leave-one-out and build the three loaders.
+
+    Returns:
+        tuple: train, validation and test loaders.
+
+    Raises:
+        ValueError: a part of the split is empty.
+    """
+    built = dataset.build()
+    dataset.check_split(built)
+    train_sampler, valid_sampler, test_sampler = create_samplers(config, dataset, built)
+    train_class = HistoryDataLoader if dataset.all_positions else get_dataloader(config, "train")
+    return (
+        train_class(config, built[0], train_sampler, shuffle=config["shuffle"]),
+        get_dataloader(config, "valid")(config, built[1], valid_sampler, shuffle=False),
+        get_dataloader(config, "test")(config, built[2], test_sampler, shuffle=False),
+    )

@@ -1,0 +1,25 @@
+"""Package recbole_molar; `properties/` at the root ships inside it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="recbole_molar",
+    version="0.1.0",
+    description="Molar, a multimodal-LLM sequential recommender, as a plugin for RecBole",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["recbole_molar", "recbole_molar.*", "dataset_converters*"]), "recbole_molar.properties"],
+    package_dir={"recbole_molar.properties": "properties"},
+    package_data={"recbole_molar.properties": ["*.yaml", "*/*.yaml"]},
+    install_requires=[
+        "recbole>=1.2.0,<1.3", "torch>=2.4", "transformers>=5.17", "peft>=0.21", "accelerate>=1.10", "tokenizers>=0.21",
+        "safetensors>=0.4.5", "pillow>=10", "pyyaml>=6", "tqdm>=4.66", "numpy>=1.26", "pandas>=2,<3", "setuptools",
+    ],
+    extras_require={"test": ["pytest>=8", "ruff>=0.9"]},
+    entry_points={"console_scripts": ["recbole-molar=recbole_molar.__main__:main"]},
+)

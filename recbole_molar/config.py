@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -16,7 +17,10 @@ from recbole.evaluator.register import metric_types
 from recbole.utils.argument_list import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
 # Keys that RecBole reads but lists nowhere, and those of the run itself.
-EXTRA_KEYS = {"model", "dataset", "config_files", "resume", "debug", "use_cpu", "encoding", "numerical_features", "valid_metric_bigger", "transform"}
+EXTRA_KEYS = {
+    "model", "dataset", "config_files", "resume", "debug", "use_cpu", "encoding", "numerical_features", "valid_metric_bigger",
+    "transform", "crop_eta", "reorder_beta",
+}
 CHOICES = {
     "mirm_tuning": ("full", "lora", "frozen"),
     "item_encoding": ("cached", "end_to_end"),
@@ -219,10 +223,11 @@ class Config(RecBoleConfig):
                 final[key] = {**self.internal_config_dict[key], **final[key]}
         if final.get("loss_type") == "CE" and "train_neg_sample_args" not in self.external_config_dict:
             final["train_neg_sample_args"] = None
-        if "inter" not in (self.external_config_dict.get("load_col") or {}) and final["load_col"] == {"inter": ["user_id", "item_id"]}:
-            # RecBole's sample.yaml, which stands in for a data set without a YAML of its own, lacks the time
-            final["load_col"] = {"inter": [final[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]}
         self._check_values(final)
+        given, columns = self.external_config_dict.get("load_col", {}), final["load_col"]
+        if columns and "inter" not in (given or {}) and columns.get("inter") == ["user_id", "item_id"]:
+            # RecBole's sample.yaml, which stands in for a data set without a YAML of its own, lacks the time
+            final["load_col"] = {**columns, "inter": [final[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]}
         return final
 
     def _check_values(self, final):
@@ -280,8 +285,9 @@ def _listed_keys():
     return EXTRA_KEYS | {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
 
 
+@lru_cache
 def _keys_read_by(model_class):
-    """Keys that a model's own file reads from its config: they need no YAML to be known."""
+    """Keys that the files of a model and of its base classes read from the config: they need no YAML to be known."""
     keys = set()
     for module in {inspect.getmodule(base) for base in model_class.__mro__ if base.__module__.split(".")[0] not in ("builtins", "torch")}:
         try:

@@ -14,7 +14,7 @@ from recbole_molar.device import make_accelerator
 from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
 from recbole_molar.trainer.sequential_trainer import BEST
-from recbole_molar.utils import create_dataset, data_preparation, get_trainer
+from recbole_molar.utils import create_dataset, data_preparation, get_trainer, needs_prefixes
 from recbole.utils import init_seed
 
 # What an ID model inside a Molar run shares with it, besides the description of the data set.
@@ -55,7 +55,7 @@ def run(arguments):
     prepared = prepare(config)
     content = read_content(config, prepared.dataset)
     folder = RunFolder(resumed) if resumed else RunFolder.create(config["output_dir"], config["dataset"], config["model"], config.as_yaml())
-    with folder.logging(config["state"]):
+    with folder.discarded_on_bad_input(), folder.logging(config["state"]):
         announce(config, prepared, content, folder)
         model = build_model(config, prepared, content, accelerator, folder)
         trainer = train(config, prepared, model, accelerator, folder, folder.path, config["model"])
@@ -85,17 +85,17 @@ def configure(given):
 def prepare(config):
     """Load and split the data: all positions where wanted and the model allows it, else RecBole's prefixes."""
     model_class = config.model_class
-    leave_one_out = "LS" in config["eval_args"]["split"]
     if getattr(model_class, "trains_all_positions", False):
         dataset = create_dataset(config, all_positions=True)
         return Prepared(dataset, data_preparation(config, dataset), model_class, "all positions of a history")
-    if config["train_all_positions"] and leave_one_out and hasattr(model_class, "gather_indexes"):
+    reason = needs_prefixes(config)
+    if not reason and hasattr(model_class, "gather_indexes"):
         dataset = create_dataset(config, all_positions=True)
         loaders = data_preparation(config, dataset)
         everywhere = with_all_positions(model_class)
         if allows_all_positions(everywhere(config, loaders[0]._dataset).to(config["device"])):
             return Prepared(dataset, loaders, everywhere, "all positions of a history in one pass")
-    reason = "train_all_positions=False" if not config["train_all_positions"] else "this model does not allow all positions"
+    reason = reason or "this model does not allow all positions"
     dataset = create_dataset(config, all_positions=False)
     return Prepared(dataset, data_preparation(config, dataset), model_class, f"one row for each prefix, as RecBole ({reason})")
 

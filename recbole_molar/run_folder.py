@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import resource
+import shutil
 import sys
 import time
 from datetime import datetime
@@ -79,6 +80,17 @@ class RunFolder:
             root.setLevel(before_level)
             logging.captureWarnings(False)
             file.close()
+
+    @contextlib.contextmanager
+    def discarded_on_bad_input(self):
+        """Remove the folder if bad input shows before there is anything to go on from: nothing half-written is left."""
+        is_new = not (self.path / LOG).exists()
+        try:
+            yield self
+        except (ValueError, NotImplementedError):
+            if is_new and not any(self.path.rglob("*.safetensors")):
+                shutil.rmtree(self.path)
+            raise
 
     @contextlib.contextmanager
     def stage(self, name, about=""):

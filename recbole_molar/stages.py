@@ -84,15 +84,20 @@ def _id_model(config, prepared, accelerator, folder, train_id_model):
     return id_model, id_model(probe).size(1)
 
 
-def finetuned_mirm(config, dataset, content, accelerator, folder):
-    """MIRM after stage 1, from the cache where an equal stage 1 has been run."""
+def build_mirm(config, content):
+    """MIRM before stage 1."""
     backbone_options = {key: value for key, value in config.final_config_dict.items() if key.startswith("compact_")}
-    mirm = MIRM.build(
+    return MIRM.build(
         content, backbone=config["mirm_backbone"], tuning=config["mirm_tuning"], backbone_options=backbone_options, readout=config["mirm_readout"],
         max_tokens=config["mirm_max_tokens"], image_size=config["mirm_image_size"], encode_batch_size=config["mirm_encode_batch_size"],
         seed=config["seed"], lora_rank=config["mirm_lora_rank"], lora_alpha=config["mirm_lora_alpha"],
         gradient_checkpointing=config["gradient_checkpointing"],
     )
+
+
+def finetuned_mirm(config, dataset, content, accelerator, folder):
+    """MIRM after stage 1, from the cache where an equal stage 1 has been run."""
+    mirm = build_mirm(config, content)
     tasks = make_tasks(config["mirm_finetune_tasks"] or [], history_length=config["mirm_finetune_history_length"])
     trainer = MIRMFinetuneTrainer(
         mirm, tasks, accelerator, dataset.train_histories(), folder.path, cache_dir=Path(config["output_dir"]) / "cache",

@@ -72,6 +72,20 @@ def create_dataset(config, all_positions):
     return dataset
 
 
+def needs_prefixes(config):
+    """Why a run must train one row for each prefix, whatever the model allows; None if nothing speaks against all positions."""
+    negatives = config["train_neg_sample_args"]
+    if not config["train_all_positions"]:
+        return "train_all_positions=False"
+    if "LS" not in config["eval_args"]["split"]:
+        return "all positions need leave-one-out"
+    if config["transform"]:
+        return f"transform={config['transform']} works on rows"
+    if negatives["distribution"] == "popularity" or negatives["sample_num"] not in (1, "none") or negatives["dynamic"]:
+        return "all positions know one uniform negative only, not these train_neg_sample_args"
+    return None
+
+
 def data_preparation(config, dataset):
     """Split by leave-one-out and build the three loaders.
 

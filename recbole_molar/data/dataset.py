@@ -122,12 +122,15 @@ class HistoryDataset(SequentialDataset):
         else:
             super()._remove_duplication()
 
+    def _reset_index(self):
+        if len(self.inter_feat) == 0:
+            keys = "user_inter_num_interval, item_inter_num_interval, val_interval"
+            raise ValueError(f"{self.dataset_name}: no interaction is left after the filter; see {keys}, or the file holds none.")
+        super()._reset_index()
+
     # ------------------------------------------------------------------- rows
 
     def _change_feat_format(self):
-        if len(self.inter_feat) == 0:
-            keys = "user_inter_num_interval, item_inter_num_interval, val_interval"
-            raise ValueError(f"{self.dataset_name}: no interaction is left after the filter; see {keys}.")
         order = np.lexsort((self.inter_feat[self.time_field].to_numpy(), self.inter_feat[self.uid_field].to_numpy()))
         self.inter_feat = self.inter_feat.iloc[order].reset_index(drop=True)
         self.sorted_times = self.inter_feat[self.time_field].to_numpy()  # [M], float64

@@ -78,13 +78,13 @@ def with_all_positions(model_class):
 
 @torch.no_grad()
 def allows_all_positions(model):
-    """Try whether the states at all positions are those of the prefixes, each fed alone.
+    """Try whether the states and the loss at all positions are those of the prefixes, each fed alone.
 
     Args:
         model: an instance of :func:`with_all_positions`.
 
     Returns:
-        bool: False too if the model gathers nothing, or its forward takes something else than the history.
+        bool: False too if the model gathers nothing, or reads something else than the history and the next item.
     """
     was_training, width = model.training, min(6, model.max_seq_length)
     model.eval()
@@ -98,11 +98,25 @@ def allows_all_positions(model):
         at_once = model.forward(item_seq, lengths)
         model.reads_all_positions = False
         columns = torch.arange(item_seq.size(1), device=item_seq.device)
-        alone = [model.forward(item_seq * (columns < n), torch.full_like(lengths, n)) for n in range(1, width + 1)]
-        alone = torch.stack(alone, dim=1).flatten(0, 1)  # [2 * width, H]
-        return at_once.shape == alone.shape and torch.allclose(at_once, alone, atol=1e-4, rtol=1e-3)
+        prefix_len = torch.arange(1, width + 1, device=item_seq.device).repeat(2)  # [2 * width]
+        prefixes = item_seq.repeat_interleave(width, dim=0) * (columns < prefix_len[:, None])
+        alone = model.forward(prefixes, prefix_len)  # [2 * width, H]
+        if at_once.shape != alone.shape or not torch.allclose(at_once, alone, atol=1e-4, rtol=1e-3):
+            return False
+        loss_alone = _loss(model, prefixes, prefix_len)
+        model.reads_all_positions = True
+        return torch.allclose(_loss(model, item_seq, lengths), loss_alone, atol=1e-4, rtol=1e-3)
     except (TypeError, RuntimeError, IndexError, AttributeError, KeyError, ValueError):
         return False  # this model wants other inputs: it is trained on prefixes, as RecBole does
     finally:
         model.reads_all_positions = False
         model.train(was_training)
+
+
+def _loss(model, item_seq, item_seq_len):
+    """RecBole's own loss of a trial batch, with item 1 as every target and item 2 as every negative."""
+    n_targets = int(item_seq_len.sum()) if model.reads_all_positions else len(item_seq)
+    target = torch.ones(n_targets, dtype=torch.long, device=item_seq.device)
+    batch = {model.ITEM_SEQ: item_seq, model.ITEM_SEQ_LEN: item_seq_len, model.POS_ITEM_ID: target, model.NEG_ITEM_ID: target + 1}
+    loss = super(AllPositions, model).calculate_loss(batch)
+    return sum(loss) if isinstance(loss, tuple) else loss

@@ -1,6 +1,7 @@
 """MIRM, Multimodal Item Representation Model (f_I of the paper): an MLLM batch of items in, one embedding for each item out."""
 
 import hashlib
+import json
 import logging
 
 import torch
@@ -52,12 +53,12 @@ class MIRM(nn.Module):
         image_size = tuple(image_size)
         built = {path.rpartition(".")[2]: name for name, path in available("model.backbone").items() if name != "Pretrained"}
         options = {"tuning": tuning, **tuning_options}
-        if backbone in built or backbone in built.values():
-            part = find_class(built.get(backbone, backbone), "model.backbone", key="mirm_backbone")
-            model = part.build(content.texts, image_size, seed, **(backbone_options or {}), **options)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)  # new rows of the word embedding are random
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # random are: all of a part's weights, a new token's row, an adapter
+            if backbone in built or backbone in built.values():
+                part = find_class(built.get(backbone, backbone), "model.backbone", key="mirm_backbone")
+                model = part.build(content.texts, image_size, **(backbone_options or {}), **options)
+            else:
                 model = Pretrained.build(backbone, image_size, **options)
         prompt = ItemPrompt(model.tokenizer, model.image_ids, max_tokens)
         collator = ItemCollator(content, prompt, model.image_inputs, image_size, model.pad_id, model.image_token_id)
@@ -118,7 +119,10 @@ class MIRM(nn.Module):
         prompt = self.collator.prompt
         settings = [PROMPT_VERSION, self.readout, prompt.max_tokens, self.collator.images.size, prompt.image_ids]
         digest = hashlib.sha256(repr(settings).encode())
-        digest.update(self.backbone.tokenizer.backend_tokenizer.to_str().encode())
+        tokenizer = json.loads(self.backbone.tokenizer.backend_tokenizer.to_str())
+        # What the last call asked for is not a property of the tokenizer.
+        tokenizer = {name: value for name, value in tokenizer.items() if name not in ("padding", "truncation")}
+        digest.update(json.dumps(tokenizer, sort_keys=True).encode())
         for name, value in sorted(self.backbone.model.named_parameters()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -156,7 +156,7 @@ class MIRMFinetuneTrainer:
 
     def _train(self, train, held_out):
         self.objective.to(self.accelerator.device)
-        parameters = [value for value in self.mirm.parameters() if value.requires_grad]
+        parameters = [value for value in self.objective.parameters() if value.requires_grad]
         self.optimizer = torch.optim.AdamW(
             parameters, lr=self.settings["learning_rate"], weight_decay=self.settings["weight_decay"], fused=True
         )
@@ -252,10 +252,15 @@ class MIRMFinetuneTrainer:
         if not self.accelerator.is_main_process:
             return
         tensors = {f"model.{name}": value for name, value in self.mirm.backbone.weights().items()}
+        tensors.update({f"rest.{name}": value for name, value in self._objective_state().items()})
         optimizer, optimizer_rest = flatten_optimizer(self.optimizer)
         rng, rng_rest = rng_state()
         meta = {"position": position, "optimizer": optimizer_rest, "rng": rng_rest, "fingerprint": self.fingerprint}
         save_tensors(self._checkpoint, {**tensors, **optimizer, **rng}, meta)
+
+    def _objective_state(self):
+        """What the objective holds beside MIRM: the bag-of-words head and running figures."""
+        return {name: value for name, value in self.objective.state_dict().items() if not name.startswith("mirm.")}
 
     def _resume(self):
         """Where a run that was cut stands, with its state restored, or None."""
@@ -271,6 +276,8 @@ class MIRMFinetuneTrainer:
             return None
         weights = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
         self.mirm.load_weights(weights, self._checkpoint)
+        rest = {name[len("rest.") :]: value for name, value in tensors.items() if name.startswith("rest.")}
+        self.objective.load_state_dict(rest, strict=False)
         restore_optimizer(self.optimizer, tensors, meta["optimizer"])
         restore_rng(tensors, meta["rng"])
         self.log.info("Stage 1 goes on at epoch %d, batch %d.", meta["position"]["epoch"] + 1, meta["position"]["batch"])

@@ -14,7 +14,7 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
 from recbole_molar.data.dataset import TARGET_INDEX
 from recbole.trainer import Trainer
-from recbole.utils import calculate_valid_score, early_stopping
+from recbole.utils import calculate_valid_score
 
 LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
 
@@ -149,9 +149,9 @@ class SequentialTrainer(Trainer):
         if valid_data and self.eval_step > 0 and ((epoch_idx + 1) % self.eval_step == 0 or epoch_idx + 1 == self.epochs):
             start = time.time()
             score, result = self._valid_epoch(valid_data, show_progress=show_progress)
-            self.best_valid_score, self.cur_step, stop, improved = early_stopping(
-                score, self.best_valid_score, self.cur_step, max_step=self.stopping_step, bigger=self.valid_metric_bigger
-            )
+            improved = score > self.best_valid_score if self.valid_metric_bigger else score < self.best_valid_score
+            self.best_valid_score, self.cur_step = (score, 0) if improved else (self.best_valid_score, self.cur_step + 1)
+            stop = self.cur_step > self.stopping_step
             entry.update({"valid": dict(result), "valid_seconds": round(time.time() - start, 2)})
             if improved:
                 self.best_valid_result = dict(result)
@@ -183,7 +183,11 @@ class SequentialTrainer(Trainer):
 
     def _load_model(self, tensors):
         state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-        missing, unexpected = self.model.load_state_dict(state, strict=False)
+        try:
+            missing, unexpected = self.model.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # other shapes; the message lists each tensor
+            reason = str(error).splitlines()[1].strip()
+            raise ValueError(f"{self.folder}: the checkpoint is of another model ({reason}). Start a new run.") from error
         keep = getattr(self.model, "is_saved", lambda name: True)
         missing = [name for name in missing if keep(name)]
         if missing or unexpected:

@@ -72,8 +72,9 @@ def tf_idf(mirm):
     """TF-IDF of the items' tokens, dense [n_items, V]."""
     from recbole_molar.model.finetune.objective import BagsOfWords
 
-    table = torch.zeros(len(mirm.content), len(mirm.backbone.tokenizer))
-    for row, (tokens, weights) in enumerate(BagsOfWords(mirm).bags):
+    words = BagsOfWords(mirm)
+    table = torch.zeros(len(mirm.content), words.words)
+    for row, (tokens, weights) in enumerate(words.bags):
         table[row, tokens] = weights
     return table
 

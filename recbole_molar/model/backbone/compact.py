@@ -17,15 +17,14 @@ class Compact(Backbone):
     """A few million random parameters in the format of Qwen2-VL: what runs on it runs on the published 2B and 7B."""
 
     @classmethod
-    def build(cls, texts, image_size, seed=0, *, compact_hidden_size=192, compact_num_layers=3, compact_num_heads=4,
+    def build(cls, texts, image_size, *, compact_hidden_size=192, compact_num_layers=3, compact_num_heads=4,
               compact_num_kv_heads=2, compact_intermediate_size=512, compact_vision_size=128, compact_vision_layers=2,
               compact_vision_heads=4, compact_vocab_size=4096, **options):
-        """Make it from the data set's text.
+        """Make it from the data set's text; weights are drawn from torch's generator.
 
         Args:
             texts (list): all text of the items.
             image_size (tuple): (width, height), multiples of 28.
-            seed (int): of the weights.
             compact_…: sizes, see `properties/backbone/compact.yaml`.
             **options: `tuning` and the rest of :class:`Backbone`.
         """
@@ -37,7 +36,7 @@ class Compact(Backbone):
         text = dict(
             vocab_size=rows, hidden_size=compact_hidden_size, intermediate_size=compact_intermediate_size,
             num_hidden_layers=compact_num_layers, num_attention_heads=compact_num_heads, num_key_value_heads=compact_num_kv_heads,
-            max_position_embeddings=4096, bos_token_id=None, eos_token_id=token[SPECIAL[0]], pad_token_id=token[SPECIAL[0]],
+            initializer_range=compact_hidden_size**-0.5, max_position_embeddings=4096, bos_token_id=None, eos_token_id=token[SPECIAL[0]], pad_token_id=token[SPECIAL[0]],
             tie_word_embeddings=True,
             rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[section - 2 * side, side, side]),
         )  # fmt: skip
@@ -50,9 +49,7 @@ class Compact(Backbone):
             video_token_id=token["<|video_pad|>"], vision_start_token_id=token["<|vision_start|>"],
             vision_end_token_id=token["<|vision_end|>"],
         )  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = Qwen2VLForConditionalGeneration._from_config(config, dtype=torch.float32)
+        model = Qwen2VLForConditionalGeneration._from_config(config, dtype=torch.float32)
         return cls(model, make_processor(tokenizer, image_size), image_size, **options)
 
 

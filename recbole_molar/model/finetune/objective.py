@@ -39,12 +39,13 @@ class StageOneObjective(nn.Module):
         counts = np.ones(len(mirm.content)) if item_counts is None else np.maximum(item_counts, 1)
         self.log_popularity = torch.from_numpy(np.log(counts / counts.sum())).float()
         self.bags = BagsOfWords(mirm) if bow_weight else None
+        self.standardise = Standardise(mirm.embedding_dim)
 
     def forward(self, samples, instruction):
         """Loss and its parts.
 
         Args:
-            samples (list): of `Sample`, all of one task. instruction (str): of that task.
+            samples (list): of `Sample`, all of one task and read alike. instruction (str): of that task.
 
         Returns:
             tuple: (scalar, dict of detached scalars `lm`, `bow`, `contrast`).
@@ -54,17 +55,21 @@ class StageOneObjective(nn.Module):
         if wants_contrast:
             ids = sorted({*ids, *(sample.target for sample in samples)})
         needs_states = self.kind == "through_state" or self.bow_weight or wants_contrast
-        states = self.mirm.encode_items(ids, parts=samples[0].parts) if needs_states else None  # [N, D]
+        states = self.item_states(ids, samples[0].parts) if needs_states else None  # [N, D]
         place = {item: row for row, item in enumerate(ids)}
         parts = {}
         if any(sample.answer for sample in samples):
             parts["lm"] = self.lm_loss(samples, instruction, states, place)
         if self.bow_weight:
-            parts["bow"] = self.bags.loss(states, ids)
+            parts["bow"] = self.bags(states, ids)
         if wants_contrast:
             parts["contrast"] = self.contrast(states, ids, samples, place)
         weight = {"lm": 1.0, "bow": self.bow_weight, "contrast": self.contrast_weight}
         return sum(weight[name] * value for name, value in parts.items()), {name: value.detach() for name, value in parts.items()}
+
+    def item_states(self, ids, parts=None):
+        """Standardised states of items, [N, D]."""
+        return self.standardise(self.mirm.encode_items(ids, parts=parts), parts)
 
     def lm_loss(self, samples, instruction, states=None, place=None):
         """Mean cross-entropy of the answers' tokens."""
@@ -135,7 +140,7 @@ class StageOneObjective(nn.Module):
     def generate(self, sample, instruction, max_tokens=24):
         """Greedy text for one sample, for the log."""
         answer, prompt = [], self.mirm.collator.prompt
-        states = self.mirm.encode_items(list(sample.items), parts=sample.parts) if self.kind == "through_state" else None
+        states = self.item_states(list(sample.items), sample.parts) if self.kind == "through_state" else None
         for _ in range(max_tokens):
             if self.kind == "through_state":
                 hidden, _ = self.read_states(states, [list(range(len(sample.items)))], instruction, [answer])
@@ -148,33 +153,63 @@ class StageOneObjective(nn.Module):
         return prompt.tokenizer.decode(answer)
 
 
-class BagsOfWords:
-    """For each item, a distribution over the tokens of its text, weighted by inverse document frequency.
+class BagsOfWords(nn.Module):
+    """For each item a distribution over the tokens of its text, weighted by inverse document frequency, and a linear head that
+    reads it off the item's state.
+
+    The head starts at zero on top of the mean bag: MIRM's own word-scoring head would start with scores at random, and the first
+    thing that training then does is to make all states alike, from which it does not recover.
 
     Args:
-        mirm (MIRM): gives the items and the tokenizer.
+        mirm (MIRM): gives the items and the tokenizer. Tokens that stand in one item only are left out.
     """
 
     def __init__(self, mirm):
-        self.mirm = mirm
+        super().__init__()
         tokenized = [np.asarray(mirm.collator.prompt.encode(text), dtype=np.int64) for text in mirm.content.texts]
         counted = [np.unique(tokens, return_counts=True) for tokens in tokenized]
         documents = np.bincount(np.concatenate([tokens for tokens, _ in counted]), minlength=1)
+        number = np.full(len(documents), -1)
+        number[documents > 1] = np.arange((documents > 1).sum())
         rarity = np.log(max(len(counted) - 1, 1) / np.maximum(documents, 1)).clip(min=0)
-        self.bags = []
+        self.words, self.bags = int((documents > 1).sum()), []
+        mean = torch.full((self.words,), 1e-7)
         for tokens, counts in counted:
-            weights = np.log1p(counts) * rarity[tokens]
-            self.bags.append((torch.from_numpy(tokens), torch.from_numpy(weights / max(weights.sum(), 1e-9)).float()))
-        mean = torch.zeros(mirm.backbone.logits(torch.zeros(1, mirm.embedding_dim, device=mirm.backbone.device)).shape[-1])
-        for tokens, weights in self.bags:
-            mean[tokens] += weights
-        self.log_prior = (mean / mean.sum().clamp(min=1e-9) + 1e-7).log()
+            kept = documents[tokens] > 1
+            weights = np.log1p(counts[kept]) * rarity[tokens[kept]]
+            bag = torch.from_numpy(number[tokens[kept]]), torch.from_numpy(weights / max(weights.sum(), 1e-9)).float()
+            mean[bag[0]] += bag[1]
+            self.bags.append(bag)
+        self.register_buffer("log_prior", (mean / mean.sum()).log(), persistent=False)
+        self.head = nn.Linear(mirm.embedding_dim, self.words, bias=False)
+        nn.init.zeros_(self.head.weight)
 
-    def loss(self, states, ids):
-        """Mean cross-entropy between each item's bag and the word scores of its state; states [N, D]."""
-        # The prior is added, so that the state has to hold what sets this item apart and not what all have in common.
-        scores = F.log_softmax(self.mirm.backbone.logits(states).float() + self.log_prior.to(states.device), dim=-1)  # [N, V]
+    def forward(self, states, ids):
+        """Mean cross-entropy between each item's bag and what is read off its standardised state; states [N, D]."""
+        scores = F.log_softmax(self.head(states).float() + self.log_prior, dim=-1)  # [N, V]
         rows = torch.cat([torch.full_like(self.bags[item][0], row) for row, item in enumerate(ids)]).to(states.device)
         tokens = torch.cat([self.bags[item][0] for item in ids]).to(states.device)
         weights = torch.cat([self.bags[item][1] for item in ids]).to(states.device)
         return -(scores[rows, tokens] * weights).sum() / len(ids)
+
+
+class Standardise(nn.Module):
+    """Zero mean and unit variance in each dimension over the items of a batch (running figures outside training).
+
+    States of one model share most of their length; losses on what they share make them alike. One set of figures for each way of
+    reading an item, since an image alone gives another mean.
+
+    Args:
+        dim (int): D.
+    """
+
+    def __init__(self, dim):
+        super().__init__()
+        self.by_parts = nn.ModuleDict({name: nn.BatchNorm1d(dim, affine=False) for name in ("all", "image", "attributes")})
+
+    def forward(self, states, parts):
+        """states [N, D] in, the same shape out."""
+        norm = self.by_parts[parts or "all"]
+        if norm.training and len(states) > 1:
+            return norm(states.float())
+        return F.batch_norm(states.float(), norm.running_mean, norm.running_var, eps=norm.eps)

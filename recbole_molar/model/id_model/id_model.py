@@ -40,8 +40,9 @@ class IDModel(nn.Module):
 
     def _user_embedding(self, interaction):
         model = self.model
-        if hasattr(model, "user_embedding"):
-            return model.user_embedding(interaction)
+        own = getattr(model, "user_embedding", None)
+        if callable(own) and not isinstance(own, nn.Module):  # Caser, HGN, … keep a table of users under this name
+            return _checked(own(interaction), model)
         item_seq, item_seq_len = interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN]
         if list(inspect.signature(model.forward).parameters) == ["item_seq", "item_seq_len"]:
             return _checked(model.forward(item_seq, item_seq_len), model)
@@ -73,6 +74,8 @@ def _last_state(model, interaction):
         for name, function in originals.items():
             object.__setattr__(model, name, recorded(function))
         model.full_sort_predict(interaction)
+    except NotImplementedError:  # DIN scores one item at a time
+        return None
     finally:
         for name in originals:
             object.__delattr__(model, name)
@@ -80,6 +83,6 @@ def _last_state(model, interaction):
 
 
 def _checked(embedding, model):
-    if not torch.is_tensor(embedding) or embedding.dim() != 2:
+    if not torch.is_tensor(embedding) or embedding.dim() != 2 or embedding.size(1) == model.n_items:  # RepeatNet gives the scores themselves
         raise ValueError(f"id_model={type(model).__name__}: shows no user embedding. Give the class a method user_embedding(interaction) -> [B, D].")
     return embedding

@@ -1,0 +1,79 @@
+"""Contract of the ID model: whatever RecBole model stands behind it, one user embedding for each row."""
+
+import pytest
+import torch
+from tiny_run import make_model
+
+from recbole_molar.config import Config
+from recbole_molar.model.id_model.id_model import IDModel
+
+NAMES = ["SASRec", "GRU4Rec", "BERT4Rec", "CORE", "FPMC", "LightSANs", "NARM", "Caser", "STAMP", "NextItNet", "SRGNN", "GCSAN", "HGN", "SHAN", "SINE", "FEARec", "TransRec"]
+
+
+@pytest.fixture
+def make(make_data, flags):
+    """Function: name -> (IDModel, a batch of test rows, a batch of training rows)."""
+
+    def build(name, trains=False, **options):
+        make_data()
+        prepared, model = make_model(Config(config_dict=flags(model=name, **options)))
+        return IDModel(model, trains), next(iter(prepared.loaders[2]))[0], next(iter(prepared.loaders[0]))
+
+    return build
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_embedding_for_each_row(make, name):
+    id_model, rows, _ = make(name)
+    user = id_model(rows)
+    assert user.dim() == 2 and len(user) == len(rows) and user.isfinite().all() and not user.requires_grad
+    assert user.size(1) < 200 and user.std(0).max() > 0  # an embedding, not scores; and not the same for all users
+    torch.testing.assert_close(id_model(rows[:3]), user[:3], rtol=1e-4, atol=1e-5)  # no dropout, and no other row in it
+    assert {"forward", "gather_indexes"}.isdisjoint(vars(id_model.model))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frozen(make, name):
+    id_model, rows, _ = make(name, trains=False)
+    assert not id_model.model.training and not any(parameter.requires_grad for parameter in id_model.parameters())
+    outer = torch.nn.ModuleList([id_model]).train()
+    assert outer.training and not any(module.training for module in id_model.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_joint(make, name):
+    id_model, rows, train_rows = make(name, trains=True)
+    id_model.train()
+    assert id_model.model.training
+    id_model(train_rows).square().sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in id_model.parameters())
+    assert id_model.calculate_loss(train_rows).requires_grad
+    with torch.no_grad():
+        assert not id_model(rows).requires_grad
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec", "NARM", "LightSANs", "FPMC"])
+def test_the_embedding_is_that_of_the_scores(make, name):
+    id_model, rows, _ = make(name)
+    model = id_model.model
+    items = torch.cat([model.IU_emb.weight, model.IL_emb.weight], dim=1) if name == "FPMC" else model.item_embedding.weight
+    torch.testing.assert_close(id_model(rows) @ items.T, model.full_sort_predict(rows), rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_that_a_model_froze_itself_stay_frozen(make):
+    id_model, *_ = make("SASRec", trains=True)
+    id_model.model.item_embedding.weight.requires_grad_(False)
+    assert not IDModel(id_model.model, trains=True).model.item_embedding.weight.requires_grad
+
+
+def test_own_user_embedding_goes_first(make):
+    id_model, rows, _ = make("SASRec")
+    id_model.model.user_embedding = lambda interaction: torch.ones(len(interaction), 3)
+    assert id_model(rows).tolist() == [[1.0] * 3] * len(rows)
+
+
+@pytest.mark.parametrize("name", ["RepeatNet", "DIN"])
+def test_model_without_a_user_embedding(make, name):
+    id_model, rows, _ = make(name)
+    with pytest.raises(ValueError, match=f"id_model={name}: shows no user embedding"):
+        id_model(rows)

@@ -1,0 +1,182 @@
+"""Molar: the parts joined, losses apart, who is trained by what, and a run that was cut."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from recbole_molar.__main__ import main
+from recbole_molar.config import Config
+from recbole_molar.device import make_accelerator
+from recbole_molar.quick_start import make_id_config, prepare, read_content, train_id_model
+from recbole_molar.run_folder import RunFolder
+from recbole_molar.stages import build_molar
+from recbole.utils import init_seed
+
+SMALL = {
+    "model": "Molar", "mirm_finetune_samples": 40, "mirm_image_size": [28, 28], "compact_hidden_size": 32, "compact_num_layers": 2,
+    "compact_intermediate_size": 48, "compact_vision_size": 16, "compact_vision_layers": 1, "compact_vocab_size": 300, "id_hidden_size": 16,
+    "id_inner_size": 16, "id_epochs": 1, "warmup_ratio": 0.0, "item_dropout": 0.0, "dueg_dropout": 0.0,
+}
+
+
+@pytest.fixture
+def make_molar(make_data, flags):
+    """Function that builds an untrained Molar on the tiny data: (model, train loader, config, accelerator)."""
+    make_data(items=True, images=True)
+
+    def make(**options):
+        config = Config(config_dict=flags(**{**SMALL, **options}))
+        init_seed(config["seed"], True)
+        accelerator, prepared = make_accelerator("fp32", use_cpu=True), prepare(config)
+        content = read_content(config, prepared.dataset)
+        folder = RunFolder.create(config["output_dir"], "tiny", "Molar", config.as_yaml())
+        model = build_molar(config, prepared, content, accelerator, folder, train_id_model)
+        return model, prepared.loaders[0], config, accelerator
+
+    return make
+
+
+def first_batch(loader):
+    return next(iter(loader))
+
+
+def gradients(model, loader):
+    """Names of the parameters that a training step reaches."""
+    model.train()
+    sum(model.calculate_loss(first_batch(loader))).backward()
+    return {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.abs().sum() > 0}
+
+
+def test_losses_are_apart_and_alpha_weighs_the_alignment(make_molar):
+    parts = {}
+    for alpha in (0.5, 1.0):
+        model, loader, *_ = make_molar(align_weight=alpha)
+        assert model.loss_names == ("rec", "align")
+        model.eval()
+        parts[alpha] = model.calculate_loss(first_batch(loader))
+    assert parts[0.5][0].item() == pytest.approx(parts[1.0][0].item())
+    assert parts[0.5][1].item() == pytest.approx(parts[1.0][1].item() / 2)
+
+
+def test_alpha_zero_leaves_the_id_model_out(make_molar):
+    model, loader, config, _ = make_molar(align_weight=0)
+    assert model.id_model is None and model.loss_names == ("rec",) and len(model.calculate_loss(first_batch(loader))) == 1
+    assert not any("id_model" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("training", ["frozen", "joint"])
+def test_the_id_model_learns_only_in_joint_training(make_molar, training):
+    model, loader, *_ = make_molar(id_training=training)
+    reached = gradients(model, loader)
+    assert any(name.startswith("id_model.") for name in reached) == (training == "joint")
+    assert any(name.startswith("user_encoder.decoder") for name in reached) and "user_encoder.user_token" in reached
+
+
+def test_frozen_id_users_computed_once_are_those_computed_live(make_molar):
+    model, loader, *_ = make_molar(id_training="frozen")
+    batch = first_batch(loader)
+    model.eval()
+    live = model.calculate_loss(batch)[1]
+    model.before_training(loader, None)
+    assert model.id_users is not None
+    assert model.calculate_loss(batch)[1].item() == pytest.approx(live.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["bce", "nce", "ce"])
+@pytest.mark.parametrize("score", ["dot", "cosine"])
+def test_each_loss_falls(make_molar, loss, score):
+    model, loader, config, _ = make_molar(rec_loss=loss, score_function=score, align_weight=0, nce_negatives=16, score_temperature=0.2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    model.train()
+    values = []
+    for _ in range(15):
+        total = 0.0
+        for batch in loader:
+            (value,) = model.calculate_loss(batch)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            total += value.item()
+        values.append(total)
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_all_scores_equal_give_log_of_the_catalogue(make_molar):
+    model, loader, *_ = make_molar(align_weight=0, score_function="dot")
+    with torch.no_grad():
+        model.item_adapter.linear.weight.zero_()
+        model.item_adapter.linear.bias.zero_()
+        for parameter in model.item_adapter.hidden[-1].parameters():
+            parameter.zero_()
+    assert model.calculate_loss(first_batch(loader))[0].item() == pytest.approx(math.log(model.n_items - 1), rel=1e-5)
+
+
+def test_scores_are_user_times_table(make_molar):
+    model, loader, *_ = make_molar()
+    batch = first_batch(loader)
+    model.eval()
+    user, table = model._scored(*model.user_embedding(batch))
+    scores = model.full_sort_predict(batch)
+    assert scores.shape == (len(batch["user_id"]), model.n_items) and scores.dtype == torch.float32
+    torch.testing.assert_close(scores, user @ table.T)
+    torch.testing.assert_close(model.predict(batch), scores[torch.arange(len(scores)), batch["item_id"]])
+
+
+def test_end_to_end_trains_mirm_and_cached_does_not(make_molar):
+    model, loader, *_ = make_molar(align_weight=0, item_encoding="end_to_end")
+    assert any(name.startswith("mirm.") for name in gradients(model, loader))
+    assert model.parameter_groups({"mirm_learning_rate": 1e-4, "learning_rate": 1e-3, "weight_decay": 0.0})[0]["lr"] in (1e-4, 1e-3)
+    model, loader, *_ = make_molar(align_weight=0)
+    assert model.mirm is None
+
+
+def test_no_gradient_reaches_mirm_from_items_outside_the_batch(make_molar):
+    model, loader, *_ = make_molar(align_weight=0, item_encoding="end_to_end", end_to_end_items=1)
+    wanted = model._fresh_table(torch.tensor([[1, 2]]), torch.tensor([3]), None)
+    assert (wanted.grad_fn is not None) and wanted.shape == model.mirm_table.shape
+
+
+def test_id_config_takes_the_runs_data_and_its_own_keys(make_data, flags):
+    make_data(items=True, images=True)
+    config = Config(config_dict=flags(**SMALL, seed=7))
+    id_config = make_id_config(config)
+    assert (id_config["model"], id_config["hidden_size"], id_config["epochs"], id_config["seed"]) == ("SASRec", 16, 1, 7)
+    assert id_config["MAX_ITEM_LIST_LENGTH"] == config["MAX_ITEM_LIST_LENGTH"] and id_config["data_path"] == config["data_path"]
+
+
+def run(given, capsys):
+    assert main(["run", *(f"--{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in given.items())]) == 0
+    return json.loads(open(capsys.readouterr().out.strip().splitlines()[-1]).read())
+
+
+def test_second_run_reuses_the_earlier_stages(make_data, flags, capsys):
+    make_data(items=True, images=True)
+    first = run(flags(**SMALL), capsys)
+    second = run(flags(**SMALL, learning_rate=0.002), capsys)
+    assert not first["stage_1"]["reused"] and second["stage_1"]["reused"]
+    assert "id_model" in first["seconds"] and "id_model" not in second["seconds"]
+    assert first["split_hash"] == second["split_hash"]
+
+
+def test_resumed_molar_ends_as_one_that_was_never_cut(make_data, flags, tmp_path, capsys, monkeypatch):
+    from recbole_molar.trainer.sequential_trainer import SequentialTrainer
+
+    make_data(items=True, images=True)
+    given = flags(**{**SMALL, "dueg_dropout": 0.2}, epochs=4)
+    whole = run(given, capsys)
+    save = SequentialTrainer._save_checkpoint
+
+    def cut_after_two(self, epoch, **kwargs):
+        save(self, epoch, **kwargs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SequentialTrainer, "_save_checkpoint", cut_after_two)
+    again = {**given, "output_dir": str(tmp_path / "cut")}
+    assert main(["run", *(f"--{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in again.items())]) == 130
+    monkeypatch.undo()
+    folder = next((tmp_path / "cut" / "tiny").iterdir())
+    resumed = run({"resume": folder}, capsys)
+    assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_result"] == whole["best_valid_result"]

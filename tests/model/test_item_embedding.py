@@ -1,0 +1,84 @@
+"""The table and its cache: reused, mended item by item, rebuilt when broken."""
+
+import pytest
+import torch
+from toy_items import toy_content, toy_mirm, write_content
+
+from recbole_molar.data.item_content import ItemContent
+from recbole_molar.model.item_embedding import ItemEmbedding
+
+PLOT = "i5\tTitle 5"
+
+
+@pytest.fixture
+def mirm(tmp_path):
+    return toy_mirm(toy_content(tmp_path, broken=(2,)))
+
+
+def fill(mirm, folder):
+    maker = ItemEmbedding(folder)
+    return maker.fill(mirm, batch_size=4), maker.encoded
+
+
+def test_the_table_is_what_mirm_says(mirm, tmp_path, caplog):
+    caplog.set_level("INFO")
+    table, encoded = fill(mirm, None)
+    assert encoded == 12 and table.dtype == torch.float32 and not table[0].any()
+    with torch.no_grad():
+        assert torch.allclose(table, mirm.encode_items(range(13)), atol=1e-5)
+    assert "without image: 2; broken images: 1" in caplog.text
+
+
+def test_a_second_run_reuses_it(mirm, tmp_path):
+    table, _ = fill(mirm, tmp_path / "cache")
+    again, encoded = fill(mirm, tmp_path / "cache")
+    assert encoded == 0 and torch.equal(table, again)
+
+
+def test_one_changed_item_is_encoded_alone(mirm, tmp_path):
+    table, _ = fill(mirm, tmp_path / "cache")
+    file, ids = write_content(tmp_path, broken=(2,))
+    file.write_text(file.read_text().replace(PLOT, PLOT + " small"))
+    content = ItemContent.read(file, ids, ["plot", "title", "genre"], "plot", image_dir=tmp_path / "images")
+    changed = toy_mirm(content)
+    changed.backbone = mirm.backbone  # the same weights and tokenizer
+    changed.collator.prompt = mirm.collator.prompt
+    again, encoded = fill(changed, tmp_path / "cache")
+    assert encoded == 1 and [row for row in range(13) if not torch.equal(table[row], again[row])] == [5]
+
+
+def test_other_weights_or_another_prompt_start_anew(mirm, tmp_path):
+    fill(mirm, tmp_path / "cache")
+    mirm.collator.prompt.max_tokens = 20
+    assert fill(mirm, tmp_path / "cache")[1] == 12
+    with torch.no_grad():
+        next(iter(mirm.parameters())).add_(1e-3)
+    assert fill(mirm, tmp_path / "cache")[1] == 12
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_corrupted_file_is_rebuilt(mirm, tmp_path, damage, caplog):
+    table, _ = fill(mirm, tmp_path / "cache")
+    file = next((tmp_path / "cache").glob("items-*"))
+    whole = bytearray(file.read_bytes())
+    whole[-5] ^= 0xFF
+    file.write_bytes({"cut": whole[:-100], "flipped": whole, "empty": b""}[damage])
+    again, encoded = fill(mirm, tmp_path / "cache")
+    assert encoded == 12 and torch.equal(table, again) and "computed anew" in caplog.text
+    assert fill(mirm, tmp_path / "cache")[1] == 0
+
+
+def test_a_run_cut_while_filling_goes_on(mirm, tmp_path, monkeypatch):
+    maker, batches = ItemEmbedding(tmp_path / "cache", save_minutes=0), mirm.collator.batches
+
+    def cut(*arguments):
+        for number, batch in enumerate(batches(*arguments)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(mirm.collator, "batches", cut)
+    with pytest.raises(KeyboardInterrupt):
+        maker.fill(mirm, batch_size=4)
+    monkeypatch.setattr(mirm.collator, "batches", batches)
+    assert fill(mirm, tmp_path / "cache")[1] == 4

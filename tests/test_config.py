@@ -1,0 +1,202 @@
+"""Properties: how they are read, merged, checked and written down."""
+
+import pytest
+import yaml
+
+from recbole_molar.config import Config, config_file_list, parse_command_line, properties_dir
+from recbole_molar.utils import get_model
+
+
+def config(files=None, **given):
+    return Config(config_file_list=files, config_dict={"model": "SASRec", "dataset": "tiny", **given})
+
+
+def test_both_ways_of_giving_a_value():
+    assert parse_command_line(["--model=SASRec", "--topk", "[5, 10]", "--seed=-1"]) == {"model": "SASRec", "topk": [5, 10], "seed": -1}
+
+
+@pytest.mark.parametrize("text, value", [
+    ("1e-4", 1e-4), ("-2.5E3", -2500.0), ("1", 1), ("0.5", 0.5), ("2024-10-11", "2024-10-11"), ("~", None), ("None", None), ("None@5", "None@5"), ("", None),
+    ("True", True), ("[Recall, NDCG]", ["Recall", "NDCG"]), ("{'LS': 'valid_and_test'}", {"LS": "valid_and_test"}), ("a=b", "a=b"),
+])
+def test_values_are_yaml(text, value):
+    read = parse_command_line([f"--key={text}"])["key"]
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--seed=1", "--seed=2"], "--seed: given twice"), (["--seed"], "--seed: has no value"), (["--seed", "--epochs=1"], "--seed: has no value"),
+    (["seed=1"], "seed=1: expected --key=value"), (["--topk=[1,"], "--topk=.*not valid YAML"),
+])
+def test_command_line_errors(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_command_line(words)
+
+
+def test_unknown_key_names_the_nearest():
+    with pytest.raises(ValueError, match="--learning_rte: unknown property for model SASRec. Did you mean learning_rate?"):
+        config(learning_rte=0.5)
+
+
+def test_unknown_key_in_a_file_names_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("epochs: 3\nhidden_sise: 8\n")
+    with pytest.raises(ValueError, match="mine.yaml: hidden_sise: unknown .* Did you mean hidden_size?"):
+        config([file])
+
+
+@pytest.mark.parametrize("model, key", [
+    ("SASRec", "n_layers"), ("GRU4Rec", "num_layers"), ("BERT4Rec", "mask_ratio"), ("Caser", "nv"), ("FPMC", "embedding_size"),
+])
+def test_recbole_model_keys_are_known(model, key):
+    assert config(model=model, **{key: 1})[key] == 1
+
+
+def test_key_of_another_model_is_unknown():
+    with pytest.raises(ValueError, match="mask_ratio: unknown property for model SASRec"):
+        config(mask_ratio=0.1)
+
+
+def test_model_by_dotted_path_knows_the_keys_of_its_base_class(tmp_path, monkeypatch):
+    (tmp_path / "my_models.py").write_text("from recbole.model.sequential_recommender.sasrec import SASRec\nclass Mine(SASRec):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = config(model="my_models.Mine", n_layers=3, loss_type="CE")
+    assert (mine["model"], mine["n_layers"], mine.model_class.__name__) == ("Mine", 3, "Mine")
+    again = Config(config_dict=mine.as_yaml())
+    assert again.model_class is mine.model_class
+
+
+@pytest.mark.parametrize("name, message", [
+    ("SASrec", "model=SASrec: no such sequential model. Did you mean SASRec.* Valid: .*BERT4Rec.*Molar"),
+    (5, "model=5: no such sequential model"),
+    ("pathlib.Path", "is no subclass"), ("no_such_module.Foo", "cannot import it"), ("S3Rec", "not offered here.*S3RecTrainer"), ("LightGCN", "no such sequential model"),
+])
+def test_unknown_model(name, message):
+    with pytest.raises(ValueError, match=message):
+        config(model=name)
+
+
+@pytest.mark.parametrize("key", ["model", "dataset"])
+def test_missing_model_or_dataset(key):
+    with pytest.raises(ValueError, match=f"--{key} is missing"):
+        config(**{key: None})
+
+
+def test_partial_eval_args_keep_leave_one_out():
+    found = config(eval_args={"order": "TO"})["eval_args"]
+    assert found == {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": {"valid": "full", "test": "full"}}
+
+
+def test_partial_load_col_keeps_the_columns_of_inter():
+    assert config(load_col={"item": ["item_id", "genre"]})["load_col"] == {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "genre"]}
+
+
+def test_default_columns_follow_the_field_names():
+    assert config(TIME_FIELD="when")["load_col"] == {"inter": ["user_id", "item_id", "when"]}
+
+
+def test_empty_file_is_no_error(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert config([tmp_path / "empty.yaml"])["seed"] == 2020
+
+
+@pytest.mark.parametrize("text, message", [("a: [1,\n", "bad.yaml: not valid YAML"), ("- 1\n", "bad.yaml: found a list"), ("word", "bad.yaml: found a str")])
+def test_bad_file_is_named(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        config([tmp_path / "bad.yaml"])
+
+
+def test_missing_file_is_named():
+    with pytest.raises(ValueError, match="no_such.yaml: cannot read"):
+        config(["no_such.yaml"])
+
+
+def test_order_command_line_over_files_over_ours(tmp_path):
+    (tmp_path / "a.yaml").write_text("epochs: 3\nseed: 7\nweight_decay: 0.5\n")
+    (tmp_path / "b.yaml").write_text("seed: 8\nweight_decay: 0.25\n")
+    found = config([tmp_path / "a.yaml", tmp_path / "b.yaml"], weight_decay=0)
+    assert (found["epochs"], found["seed"], found["weight_decay"], found["valid_metric"]) == (3, 8, 0, "NDCG@10")
+
+
+def test_dataset_yaml_beside_the_data(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "dataset.yaml").write_text("user_inter_num_interval: '[5,inf)'\n")
+    assert config(data_path=str(tmp_path))["user_inter_num_interval"] == "[5,inf)"
+
+
+def test_config_files_are_found_in_properties(tmp_path):
+    inside = "recipe/paper.yaml"
+    for name in (inside, f"properties/{inside}"):
+        assert config_file_list(name) == [str(properties_dir() / inside)] or (properties_dir().parent / name).samefile(config_file_list(name)[0])
+    assert config_file_list(f"{inside},x.yaml y.yaml")[1:] == ["x.yaml", "y.yaml"]
+    spaced = tmp_path / "my file.yaml"
+    spaced.write_text("")
+    assert config_file_list(str(spaced)) == [str(spaced)] and config_file_list([str(spaced)]) == [str(spaced)] and config_file_list(None) == []
+
+
+def test_cross_entropy_needs_no_negatives():
+    assert config()["train_neg_sample_args"]["distribution"] == "none"
+    assert config(loss_type="BPR")["train_neg_sample_args"]["distribution"] == "uniform"
+    assert config(model="FPMC")["train_neg_sample_args"]["distribution"] == "uniform"
+
+
+@pytest.mark.parametrize("key, value, message", [
+    ("rec_loss", "bpr", "rec_loss=bpr: unknown. Valid: bce, nce, ce"), ("metrics", ["Recal"], "metrics=Recal: unknown. Valid: .*ndcg"),
+    ("valid_metric", "NDCG@7", "valid_metric=NDCG@7: not computed"), ("valid_metric", "Hit@10", "valid_metric=Hit@10: not computed"),
+    ("epochs", -1, "epochs=-1: must be a whole number of at least 0"), ("train_batch_size", 2.5, "train_batch_size=2.5: must be a whole number"),
+    ("learning_rate", "fast", "learning_rate=fast: must be a number"), ("topk", [0], "topk=.*at least 1"), ("topk", "ten", "topk=ten"),
+    ("learner", "adamm", "learner=adamm: unknown. Valid: adam, adamw"), ("clip_grad_norm", 1.0, "clip_grad_norm=1.0: must be a dictionary"),
+    ("eval_args", "full", "eval_args=full: must be a dictionary"), ("gradient_accumulation_steps", 0, "gradient_accumulation_steps=0"),
+    ("lr_schedule", "linear", "lr_schedule=linear: unknown"), ("epochs", True, "epochs=True"), ("learning_rate", float("nan"), "learning_rate=nan"),
+])
+def test_invalid_values(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        config(model="Molar" if key == "rec_loss" else "SASRec", **{key: value})
+
+
+@pytest.mark.parametrize("key", ["user_encoder", "id_model"])
+def test_unknown_part_lists_what_there_is(key):
+    with pytest.raises(ValueError, match=f"{key}=Nothing: no such .*Valid: .*SASRec"):
+        config(model="Molar", **{key: "Nothing"})
+
+
+def test_keys_of_the_id_model():
+    found = config(model="Molar", id_hidden_size=16, id_n_layers=1)
+    assert (found["id_hidden_size"], found["id_n_layers"]) == (16, 1)
+    assert config(model="Molar", id_model="GRU4Rec", id_num_layers=2)["id_num_layers"] == 2
+    with pytest.raises(ValueError, match="id_hiden_size: unknown .* Did you mean id_hidden_size?"):
+        config(model="Molar", id_hiden_size=16)
+    with pytest.raises(ValueError, match="id_hidden_size: unknown"):
+        config(id_hidden_size=16)  # SASRec alone has no ID model
+
+
+@pytest.mark.parametrize("given", [
+    {}, {"model": "FPMC"}, {"model": "Molar", "id_hidden_size": 16, "align_temperature": 0.07}, {"loss_type": "BPR", "topk": 10},
+    {"eval_args": {"mode": "uni20"}}, {"dataset": "ml-100k"}, {"data_path": "somewhere", "learning_rate": 1e-5, "clip_grad_norm": {"max_norm": 5.0}},
+])
+def test_written_properties_repeat_the_run(tmp_path, given):
+    first = config(**given)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(first.as_yaml()))
+    again = Config(config_file_list=[tmp_path / "config.yaml"])
+    assert again.final_config_dict == first.final_config_dict
+    assert again.as_yaml() == first.as_yaml()
+
+
+def test_the_command_line_of_pytest_is_not_read(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pytest", "--seed=3", "--nonsense=1"])
+    assert config()["seed"] == 2020
+
+
+def test_our_yaml_files_hold_known_keys_only():
+    for file in properties_dir().glob("recipe/*.yaml"):
+        Config(config_file_list=[file], config_dict={"dataset": "ml-1m"})
+
+
+def test_every_offered_model_has_a_config():
+    from recbole_molar.utils import recbole_sequential_models
+
+    names = recbole_sequential_models()
+    assert {"SASRec", "GRU4Rec", "FPMC", "BERT4Rec", "CORE", "LightSANs"} <= set(names)
+    for name in names:
+        assert config(model=name).model_class is get_model(name)

@@ -1,0 +1,55 @@
+"""What the README names exists: paths, properties, recipes and commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from recbole_molar.config import Config, config_file_list, parse_command_line, read_yaml
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = ("path/to", "saved/", "images/", "Qwen/", "/")
+PLACEHOLDERS = {"key", "id_"}  # as in `--key=value`
+
+
+def paths():
+    """Words in backticks, links and commands that look like paths of this repository."""
+    words = re.findall(r"[\w.\-/]+/[\w.\-/]*|\b[\w\-]+\.(?:py|md|yaml|toml|ini)\b", README)
+    return sorted({word.rstrip("/.") for word in words if (ROOT / word.split("/")[0]).exists() and not word.startswith(EXAMPLES)})
+
+
+def test_readme_names_paths_at_all():
+    assert len(paths()) > 10
+
+
+@pytest.mark.parametrize("path", paths())
+def test_path_exists(path):
+    assert (ROOT / path).exists(), f"README.md names {path}"
+
+
+def test_properties_exist():
+    config = Config(model="Molar", dataset="ml-100k")
+    named = set(re.findall(r"--(\w+)[= ]", README)) | set(re.findall(r"^\| `(\w+)`", README, flags=re.M))
+    table_rows = re.findall(r"^\| (`\w+`(?:, `\w+`)+) \|", README, flags=re.M)
+    named |= {name for row in table_rows for name in re.findall(r"`(\w+)`", row)}
+    assert len(named) > 15
+    unknown = {name for name in named - PLACEHOLDERS if name not in config.known_keys and not config._is_id_model_key(name)}
+    assert not unknown
+
+
+def commands():
+    """Each `run_recbole_molar.py` command of the README, one line."""
+    return sorted({line.split("#")[0].split("run_recbole_molar.py", 1)[1].strip() for line in README.splitlines() if "run_recbole_molar.py --" in line})
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if "--resume" not in command])
+def test_command_is_understood(command):
+    given = parse_command_line(command.split("`")[0].split())
+    assert Config(config_file_list=config_file_list(given.get("config_files")), config_dict=given)["model"]
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "properties" / "recipe").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipe_is_understood(recipe):
+    dataset = read_yaml(recipe).get("dataset", "ml-1m")
+    assert Config(dataset=dataset, config_file_list=[recipe])["model"]

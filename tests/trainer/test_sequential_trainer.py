@@ -1,0 +1,272 @@
+"""Training, exact resume and evaluation of every sequential model."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_data import tiny_interactions
+from tiny_run import make_model, make_trainer
+
+from recbole_molar.checkpoint import load_tensors
+from recbole_molar.config import Config
+from recbole_molar.trainer.sequential_trainer import BEST, CURVE, LAST
+
+
+@pytest.fixture
+def trained(make_data, flags, tmp_path):
+    """Function: folder, properties -> (Prepared, trainer after `fit`); the same folder goes on where it was left."""
+    make_data()
+
+    def fit(folder="a", until=None, **options):
+        config = Config(config_dict=flags(**{"epochs": 4, **options}))
+        prepared, trainer = make_trainer(config, tmp_path / folder)
+        if until:  # a cut: the run is one of `epochs`, but ends here
+            trainer.epochs, n_epochs = until, trainer.epochs
+            trainer._set_learning_rate, real = (lambda n_steps: real(n_steps // until * n_epochs)), trainer._set_learning_rate
+        trainer.fit(*prepared.loaders[:2])
+        return prepared, trainer
+
+    return fit
+
+
+class FixedScores(torch.nn.Module):
+    """Gives every user the same scores; keeps the shape of a recommender."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = torch.nn.Parameter(scores)
+
+    def full_sort_predict(self, interaction):
+        return self.scores.detach().expand(len(interaction), -1).clone()
+
+
+# --------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"loss_type": "BPR"}, {"model": "FPMC"}, {"model": "BERT4Rec"}, {"lr_schedule": "cosine", "warmup_ratio": 0.3, "learner": "adamw", "weight_decay": 0.1},
+    {"learner": "sgd"}, {"learner": "adagrad"}, {"gradient_accumulation_steps": 2, "clip_grad_norm": {"max_norm": 0.1}},
+], ids=str)
+def test_resume_equals_an_uninterrupted_run(trained, tmp_path, options):
+    prepared, whole = trained("whole", **options)
+    _, cut = trained("cut", until=2, **options)
+    assert len(cut.curve) == 2
+    torch.rand(7), np.random.rand(7)  # whatever happens between the two processes
+    _, resumed = trained("cut", **options)
+    assert [entry["epoch"] for entry in resumed.curve] == [1, 2, 3, 4]
+
+    def without_times(curve):
+        return [{key: value for key, value in entry.items() if not key.endswith("_seconds")} for entry in curve]
+
+    assert without_times(resumed.curve) == without_times(whole.curve)
+    assert (resumed.best_valid_score, resumed.best_valid_result, resumed.cur_step) == (whole.best_valid_score, whole.best_valid_result, whole.cur_step)
+    for file in (LAST, BEST):
+        left, right = (load_tensors(tmp_path / folder / file)[0] for folder in ("whole", "cut"))
+        assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left), file
+    assert whole.evaluate(prepared.loaders[2]) == resumed.evaluate(prepared.loaders[2])
+
+
+def test_the_check_above_can_fail(trained, tmp_path):
+    """Dropout, order and negatives do depend on the random state: another seed gives other weights."""
+    _, one = trained("one", epochs=1)
+    _, other = trained("other", epochs=1, seed=1)
+    assert not torch.equal(one.model.item_embedding.weight, other.model.item_embedding.weight)
+
+
+def test_finished_run_is_not_trained_again(trained):
+    _, first = trained()
+    before = first.model.item_embedding.weight.clone()
+    _, again = trained()
+    assert len(again.curve) == 4 and torch.equal(again.model.item_embedding.weight, before)
+
+
+def test_early_stopping_holds_after_resume(trained):
+    _, first = trained("a", epochs=30, stopping_step=1, learning_rate=0.0)
+    assert len(first.curve) == 3  # the best, one without a rise, one more than stopping_step
+    assert [entry.get("best", False) for entry in first.curve] == [True, False, False]
+    _, again = trained("a", epochs=30, stopping_step=1, learning_rate=0.0)
+    assert len(again.curve) == 3
+
+
+def test_checkpoint_is_safetensors_and_json_only(trained, tmp_path):
+    trained()
+    files = {file.name for file in (tmp_path / "a").iterdir()}
+    assert files == {LAST, BEST, CURVE}
+    assert len(json.loads((tmp_path / "a" / CURVE).read_text())) == 4
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_checkpoint_is_a_clear_error(trained, tmp_path, keep):
+    trained()
+    content = (tmp_path / "a" / LAST).read_bytes()
+    (tmp_path / "a" / LAST).write_bytes(content[:keep])
+    with pytest.raises(ValueError, match="last.safetensors: not a readable checkpoint"):
+        trained()
+
+
+def test_checkpoint_of_another_model(trained):
+    trained()
+    with pytest.raises(ValueError, match="the checkpoint is of another model"):
+        trained(hidden_size=16)
+
+
+def test_no_epochs_still_gives_a_model_to_test(trained):
+    prepared, trainer = trained(epochs=0)
+    assert trainer.curve == [] and trainer.evaluate(prepared.loaders[2])
+
+
+def test_no_validation_takes_the_last_epoch(trained, tmp_path):
+    _, trainer = trained(eval_step=0)
+    best, last = (load_tensors(tmp_path / "a" / file)[0] for file in (BEST, LAST))
+    assert all(torch.equal(best[name], last[name]) for name in best) and trainer.best_valid_result is None
+
+
+# ------------------------------------------------------------------- training
+
+
+def test_training_learns_the_chain(trained):
+    prepared, trainer = trained(epochs=40, hidden_size=32, learning_rate=0.01, hidden_dropout_prob=0.1, attn_dropout_prob=0.1)
+    assert trainer.evaluate(prepared.loaders[2])["recall@5"] > 0.6  # four steps in five go to the next item
+
+
+def test_warm_up_and_cosine_by_hand(make_data, flags, tmp_path):
+    make_data()
+    options = {"warmup_ratio": 0.2, "lr_schedule": "cosine", "learning_rate": 0.5}
+    _, trainer = make_trainer(Config(config_dict=flags(**options)), tmp_path)
+
+    def rates(steps):
+        found = []
+        for trainer.global_step in steps:
+            trainer._set_learning_rate(n_steps=20)
+            found.append(trainer.optimizer.param_groups[0]["lr"])
+        return found
+
+    expected = [0.5 * 0.01, 0.5 * 0.505, 0.5, 0.5 * (0.01 + 0.99 * 0.5), 0.5 * 0.01]
+    assert rates([0, 2, 4, 12, 20]) == pytest.approx(expected)
+    trainer.config["lr_schedule"] = "constant"
+    assert rates([0, 4, 12, 20]) == pytest.approx([0.005, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_accumulation_equals_one_large_batch(make_data, flags, tmp_path, parts):
+    make_data()
+    weights = []
+    for folder, accumulation, division in (("one", 1, 1), ("many", parts, parts)):
+        options = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "learner": "sgd", "learning_rate": 0.5}
+        prepared, trainer = make_trainer(Config(config_dict=flags(gradient_accumulation_steps=accumulation, **options)), tmp_path / folder)
+        rows = prepared.loaders[0]._dataset.inter_feat
+        same = rows[torch.nonzero(rows["item_length"] == 4).flatten()[:6]]  # as many targets in each part
+        trainer._train_epoch([same[torch.arange(6) % division == part] for part in range(division)], 0)
+        assert trainer.global_step == 1
+        weights.append(trainer.model.item_embedding.weight)
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
+def test_last_incomplete_group_weighs_as_much_as_the_others(make_data, flags, tmp_path):
+    make_data()
+    prepared, trainer = make_trainer(Config(config_dict=flags(gradient_accumulation_steps=4, learner="sgd")), tmp_path)
+    scale = torch.nn.Parameter(torch.zeros(()))
+    trainer.optimizer = torch.optim.SGD([{"params": [scale], "initial_lr": 1.0}], lr=1.0)
+    trainer._train_epoch([next(iter(prepared.loaders[0]))] * 6, 0, loss_func=lambda batch: scale * 1.0)  # groups of 4 and 2
+    assert trainer.global_step == 2 and scale.item() == pytest.approx(-2.0)
+
+
+def test_parts_of_the_loss_are_logged_apart(make_data, flags, tmp_path):
+    make_data()
+    prepared, trainer = make_trainer(Config(config_dict=flags()), tmp_path)
+    stock = trainer.model.calculate_loss
+    trainer.model.calculate_loss = lambda batch: (stock(batch), torch.full((1,), 0.25))  # RecBole's EmbLoss is of shape [1]
+    trainer.fit(*prepared.loaders[:2])
+    assert trainer.curve[0]["loss_2"] == 0.25 and trainer.curve[0]["loss_1"] > 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_loss_that_is_not_finite(make_data, flags, tmp_path, bad):
+    make_data()
+    prepared, trainer = make_trainer(Config(config_dict=flags()), tmp_path)
+    before = trainer.model.item_embedding.weight.clone()
+    trainer.model.calculate_loss = lambda batch: trainer.model.item_embedding.weight.sum() * bad
+    with pytest.raises(ValueError, match=r"epoch 1, batch 1: the loss is not a finite number .*lower learning_rate \(now 0.001\)"):
+        trainer.fit(*prepared.loaders[:2])
+    assert torch.equal(trainer.model.item_embedding.weight, before) and not list(tmp_path.glob("*.safetensors"))
+
+
+def test_scores_that_are_nan(make_data, flags, tmp_path):
+    make_data()
+    prepared, trainer = make_trainer(Config(config_dict=flags()), tmp_path)
+    torch.nn.init.constant_(trainer.model.item_embedding.weight, math.nan)
+    with pytest.raises(ValueError, match="the model's scores hold NaN"):
+        trainer.evaluate(prepared.loaders[2], load_best_model=False)
+
+
+# ----------------------------------------------------------------- evaluation
+
+
+def evaluate_fixed(flags, tmp_path, score_of, **options):
+    """Ranks by user, and metrics, where every user's scores are those of `score_of` (external item id -> score)."""
+    config = Config(config_dict=flags(**{"topk": [1, 3], "valid_metric": "NDCG@3", **options}))
+    prepared, _ = make_model(config)
+    _, trainer = make_trainer(config, tmp_path / "t")
+    tokens = prepared.dataset.field2id_token["item_id"]
+    trainer.model = FixedScores(torch.tensor([score_of.get(token, -1.0) for token in tokens]))
+    result = trainer.evaluate(prepared.loaders[2], load_best_model=False)
+    trainer.save_ranks(tmp_path / "ranks.npz", prepared.dataset)
+    with np.load(tmp_path / "ranks.npz", allow_pickle=False) as ranks:
+        return {user: (item, int(rank), int(ties)) for user, item, rank, ties in zip(*(ranks[name] for name in ("user", "item", "rank", "ties")))}, dict(result)
+
+
+@pytest.mark.parametrize("mask, ranks", [
+    (True, {"a": ("i9", 2, 0), "b": ("i1", 1, 0), "c": ("i4", 3, 1)}), (False, {"a": ("i9", 5, 0), "b": ("i1", 1, 0), "c": ("i4", 4, 1)}),
+])
+def test_masked_history_by_hand(make_data, flags, tmp_path, mask, ranks):
+    rows = [("a", item, n) for n, item in enumerate(["i1", "i2", "i3", "i8", "i9"])]  # i1, i2, i3 go before i9 unless masked; i5 never had
+    rows += [("b", item, n) for n, item in enumerate(["i1", "i6", "i7", "i1"])]  # had i1 before: still a candidate
+    rows += [("c", item, n) for n, item in enumerate(["i2", "i6", "i7", "i4"])]  # i5 has the same score as i4
+    rows += [("d", item, 1) for item in ("i5", "i4")]  # trained only
+    make_data(rows)
+    scores = {"i1": 9.0, "i2": 8.0, "i3": 7.0, "i5": 6.0, "i4": 6.0, "i9": 6.0 - 0.5, "i8": 1.0}
+    if mask:  # a: i5 and i4 are before i9, too
+        ranks = {**ranks, "a": ("i9", 3, 0)}
+    else:
+        ranks = {**ranks, "a": ("i9", 6, 0)}
+    found, result = evaluate_fixed(flags, tmp_path, scores, mask_history=mask, MAX_ITEM_LIST_LENGTH=2)
+    assert found == ranks
+    assert result["recall@1"] == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_metrics_follow_from_the_ranks(trained, tmp_path):
+    prepared, trainer = trained(epochs=3, metrics=["Recall", "NDCG", "MRR"])
+    result = trainer.evaluate(prepared.loaders[2])
+    ranks = torch.cat(trainer.ranks)
+    assert len(ranks) == len(prepared.loaders[2]._dataset) and (ranks[:, 3] == 0).all()
+    rank = ranks[:, 2].double()
+    for k in (5, 10):
+        hit = rank <= k
+        assert result[f"recall@{k}"] == pytest.approx(hit.double().mean().item(), abs=1e-6)
+        assert result[f"ndcg@{k}"] == pytest.approx((hit / torch.log2(rank + 1)).mean().item(), abs=1e-6)
+        assert result[f"mrr@{k}"] == pytest.approx((hit / rank).mean().item(), abs=1e-6)
+
+
+def test_mask_acts_on_every_model(make_data, flags, tmp_path):
+    make_data(tiny_interactions(n_items=12))
+    for name in ("SASRec", "FPMC", "DIN", "Popularity"):
+        found = []
+        for mask in (True, False):
+            prepared, trainer = make_trainer(Config(config_dict=flags(model=name, mask_history=mask)), tmp_path / f"{name}{mask}")
+            trainer.evaluate(prepared.loaders[2], load_best_model=False)
+            found.append(torch.cat(trainer.ranks)[:, 2])
+        assert (found[0] <= found[1]).all() and (found[0] < found[1]).any(), name
+
+
+@pytest.mark.parametrize("mode", ["uni5", "pop5"])
+def test_sampled_candidates_have_ranks_too(make_data, flags, tmp_path, mode):
+    make_data(tiny_interactions())
+    config = Config(config_dict=flags(eval_args={"mode": mode}, topk=[1, 5]) | {"valid_metric": "NDCG@5"})
+    prepared, trainer = make_trainer(config, tmp_path / "a")
+    result = trainer.evaluate(prepared.loaders[2], load_best_model=False)
+    rank = torch.cat(trainer.ranks)[:, 2]
+    assert len(rank) == len(prepared.loaders[2]._dataset) and rank.max() <= 6 and rank.unique().numel() > 2
+    assert result["recall@1"] == pytest.approx((rank == 1).double().mean().item(), abs=1e-6)
+    trainer.save_ranks(tmp_path / "ranks.npz", prepared.dataset)

@@ -3,7 +3,7 @@
 import json
 import os
 import random
-import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +16,26 @@ def write_atomic(path, write):
     """Call `write(temporary_path)` and rename the result to `path`; a crash leaves the old file or none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_json(path, value):
     """Write `value` as indented JSON, atomically."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n"
     write_atomic(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def _plain(value):
+    """Numbers of NumPy and torch as Python's; anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def save_tensors(path, tensors, meta=None):

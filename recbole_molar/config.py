@@ -1,6 +1,5 @@
 """RecBole's Config plus our properties: YAML values on the command line, merged dictionaries, and no unknown key."""
 
-import difflib
 import inspect
 import re
 from functools import lru_cache
@@ -10,7 +9,7 @@ import torch
 import yaml
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.lookup import PACKAGE, available, find_class
+from recbole_molar.lookup import PACKAGE, available, did_you_mean, find_class
 from recbole_molar.utils import get_model
 from recbole.config import Config as RecBoleConfig
 from recbole.evaluator.register import metric_types
@@ -97,6 +96,9 @@ def parse_command_line(arguments):
         index += 1
         if key in given:
             raise ValueError(f"--{key}: given twice.")
+        if key.endswith("_num_interval") and text[:1] in ("[", "("):
+            given[key] = text  # [5,inf) is RecBole's notation, not YAML
+            continue
         try:
             given[key] = yaml.load(text, Loader=yaml_loader())
         except yaml.YAMLError as error:
@@ -204,8 +206,7 @@ class Config(RecBoleConfig):
         for source, content in sources.items():
             for key in content:
                 if key not in self.known_keys and not self._is_id_model_key(key):
-                    near = difflib.get_close_matches(str(key), sorted(self.known_keys | self._id_model_keys()), n=1, cutoff=0.5)
-                    hint = f" Did you mean {near[0]}?" if near else ""
+                    hint = did_you_mean(key, self.known_keys | self._id_model_keys())
                     raise ValueError(f"{source}{key}: unknown property for model {self.model}.{hint}")
 
     def _is_id_model_key(self, key):
@@ -223,6 +224,9 @@ class Config(RecBoleConfig):
                 final[key] = {**self.internal_config_dict[key], **final[key]}
         if final.get("loss_type") == "CE" and "train_neg_sample_args" not in self.external_config_dict:
             final["train_neg_sample_args"] = None
+        for key in ("user_inter_num_interval", "item_inter_num_interval"):
+            if isinstance(final[key], list):  # [5,10] of a YAML file
+                final[key] = f"[{','.join(map(str, final[key]))}]"
         self._check_values(final)
         given, columns = self.external_config_dict.get("load_col", {}), final["load_col"]
         if columns and "inter" not in (given or {}) and columns.get("inter") == ["user_id", "item_id"]:

@@ -9,6 +9,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 
 
+def did_you_mean(name, valid):
+    """`" Did you mean X?"` with the nearest of the valid names, upper and lower case alike; "" if none is near."""
+    by_lower = {str(other).lower(): other for other in sorted(valid)}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    return f" Did you mean {by_lower[near[0]]}?" if near else ""
+
+
 @lru_cache
 def available(kind):
     """Names of all parts of a kind.
@@ -48,8 +55,6 @@ def find_class(name, kind, key=None):
         module, _, attribute = name.rpartition(".")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: `.Foo`, `..foo.Foo`
             raise ValueError(f"{key or kind}={name}: cannot import it ({error}). Valid: {', '.join(parts)}, or a dotted path to a class.") from error
-    near = difflib.get_close_matches(str(name), parts, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{key or kind}={name}: no such part.{hint} Valid: {', '.join(parts)}, or a dotted path to a class.")
+    raise ValueError(f"{key or kind}={name}: no such part.{did_you_mean(name, parts)} Valid: {', '.join(parts)}, or a dotted path to a class.")

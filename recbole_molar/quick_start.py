@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
+
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_json
 from recbole_molar.config import Config, config_file_list, parse_command_line
@@ -52,10 +54,11 @@ def run(arguments):
         return {**json.loads((resumed / RESULT).read_text()), "result_file": str(resumed / RESULT)}
     init_seed(config["seed"], config["reproducibility"])
     accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu")
+    config["device"] = accelerator.device
     prepared = prepare(config)
     content = read_content(config, prepared.dataset)
-    folder = RunFolder(resumed) if resumed else RunFolder.create(config["output_dir"], config["dataset"], config["model"], config.as_yaml())
-    with folder.discarded_on_bad_input(), folder.logging(config["state"]):
+    folder = RunFolder(resumed) if resumed else new_folder(config, accelerator)
+    with folder.discarded_on_bad_input(), folder.logging(config["state"], quiet=not accelerator.is_main_process):
         announce(config, prepared, content, folder)
         model = build_model(config, prepared, content, accelerator, folder)
         trainer = train(config, prepared, model, accelerator, folder, folder.path, config["model"])
@@ -80,6 +83,14 @@ def configure(given):
     if not (folder / CONFIG).is_file():
         raise ValueError(f"--resume={folder}: holds no {CONFIG}; give the folder of a run, <output_dir>/<dataset>/<model>-<time>-<hash>.")
     return Config(config_file_list=[folder / CONFIG]), folder
+
+
+def new_folder(config, accelerator):
+    """The run's folder; with several processes the first one makes it and tells the others."""
+    path = [None]
+    if accelerator.is_main_process:
+        path = [str(RunFolder.create(config["output_dir"], config["dataset"], config["model"], config.as_yaml()).path)]
+    return RunFolder(broadcast_object_list(path)[0])
 
 
 def prepare(config):
@@ -138,14 +149,17 @@ def train_id_model(config, accelerator, folder, split_hash):
     cache = Path(config["output_dir"]) / "cache" / "id_model" / f"{id_config['model']}-{fingerprint}"
     getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
     done = cache / "done.json"
+    accelerator.wait_for_everyone()
     if done.is_file():
         getLogger().info("reusing it, valid %s", json.loads(done.read_text()))
         trainer = get_trainer(id_config)(id_config, model, accelerator, cache)
         trainer.load_best()
     else:
         trainer = train(id_config, prepared, model, accelerator, folder, cache, "id_model")
+        accelerator.wait_for_everyone()
         trainer.load_best()
-        write_json(done, trainer.best_valid_result)
+        if accelerator.is_main_process:
+            write_json(done, trainer.best_valid_result)
     return model
 
 
@@ -170,7 +184,9 @@ def announce(config, prepared, content, folder):
     log("training: %s; %s rows, %d steps an epoch, at most %d epochs", prepared.note, f"{len(train_data._dataset):,}", len(train_data), config["epochs"])
     log("evaluation: leave-one-out by time, %s, history %s", config["eval_args"]["mode"]["valid"], "masked" if config["mask_history"] else "not masked")
     if content is not None:
-        log("item content: %s", content.report())
+        log("item content: %s", ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in content.report().items()))
+        if not content.has_images:
+            log("no picture is read: MIRM sees text only")
 
 
 def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage):
@@ -186,9 +202,12 @@ def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage
 
 def test(config, prepared, trainer, folder):
     """Evaluate the best epoch on the test items and write `result.json` and the ranks."""
+    accelerator = trainer.accelerator
+    accelerator.wait_for_everyone()
     with folder.stage("test"):
         result = trainer.evaluate(prepared.loaders[2], load_best_model=(trainer.folder / BEST).is_file(), show_progress=config["show_progress"])
-    trainer.save_ranks(folder.path / RANKS, prepared.dataset)
+    if accelerator.is_main_process:
+        trainer.save_ranks(folder.path / RANKS, prepared.dataset)
     best = next((entry["epoch"] for entry in reversed(trainer.curve) if entry.get("best")), None)
     return folder.write_result({
         "model": config["model"], "dataset": config["dataset"], "seed": config["seed"],

@@ -63,11 +63,12 @@ class RunFolder:
         return cls(path)
 
     @contextlib.contextmanager
-    def logging(self, level="INFO"):
-        """Log to the terminal and to `train.log`, and nowhere else, while inside."""
+    def logging(self, level="INFO", quiet=False):
+        """Log to the terminal and to `train.log`, and nowhere else, while inside; `quiet` logs warnings to the terminal only."""
         root = logging.getLogger()
         before, before_level = root.handlers[:], root.level
-        console, file = TqdmHandler(), logging.FileHandler(self.path / LOG, encoding="utf-8")
+        console, file = TqdmHandler(), logging.NullHandler() if quiet else logging.FileHandler(self.path / LOG, encoding="utf-8")
+        level = "WARNING" if quiet else level
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.handlers = [console, file]

@@ -1,11 +1,10 @@
 """RecBole's `get_model`, `get_trainer`, `create_dataset` and `data_preparation`, ours first and RecBole's after."""
 
-import difflib
 import importlib
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import HistoryDataset, HistoryDataLoader
-from recbole_molar.lookup import available, find_class
+from recbole_molar.lookup import available, did_you_mean, find_class
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 from recbole.data import get_dataloader
 from recbole.data.utils import create_samplers
@@ -44,9 +43,7 @@ def get_model(name, key="model"):
     valid = sorted({*recbole_sequential_models(), *available("model.sequential_recommender")})
     if name in valid:
         return getattr(importlib.import_module(compat.recbole_model_module(name)), name)
-    near = difflib.get_close_matches(name, valid, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{key}={name}: no such sequential model.{hint} Valid: {', '.join(valid)}, or a dotted path to a class.")
+    raise ValueError(f"{key}={name}: no such sequential model.{did_you_mean(name, valid)} Valid: {', '.join(valid)}, or a dotted path to a class.")
 
 
 def get_trainer(config):

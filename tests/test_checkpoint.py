@@ -12,7 +12,8 @@ from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_op
 
 def test_tensors_and_meta_come_back(tmp_path):
     shared = torch.arange(6.0).reshape(2, 3)
-    tensors = {"a": shared, "tied": shared, "view": shared.T, "scalar": torch.tensor(3), "bf16": torch.ones(2, dtype=torch.bfloat16), "empty": torch.zeros(0, 4)}
+    tensors = {"a": shared, "tied": shared, "view": shared.T, "scalar": torch.tensor(3), "empty": torch.zeros(0, 4)}
+    tensors["bf16"] = torch.ones(2, dtype=torch.bfloat16)
     save_tensors(tmp_path / "deep" / "x.safetensors", tensors, {"epoch": 3, "best": -float("inf"), "text": "ünïcode", "rate": 0.1 + 0.2})
     found, meta = load_tensors(tmp_path / "deep" / "x.safetensors")
     assert found.keys() == tensors.keys() and all(torch.equal(found[name], tensors[name]) and found[name].dtype == tensors[name].dtype for name in tensors)
@@ -50,7 +51,7 @@ def test_the_old_file_is_whole_until_the_new_one_is(tmp_path):
 
 
 def test_files_can_be_read_by_others(tmp_path):
-    """mkstemp makes files of mode 600; a result is for the group as any other file is."""
+    """Of mode 644 or what the umask says, not the 600 of a file from mkstemp."""
     (tmp_path / "plain").write_text("")
     write_json(tmp_path / "x.json", {})
     assert (tmp_path / "x.json").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -24,13 +24,14 @@ def test_importing_leaves_torch_and_the_environment_alone():
     code = (
         "import os, torch; before = dict(os.environ)\n"
         "import recbole_molar.quick_start, sys\n"
-        "print(torch.is_anomaly_enabled(), dict(os.environ) == before, 'ray' in sys.modules, 'recbole.quick_start' in sys.modules, 'transformers' in sys.modules)"
+        "print(torch.is_anomaly_enabled(), dict(os.environ) == before, [m for m in ('ray', 'recbole.quick_start', 'transformers') if m in sys.modules])"
     )
-    assert python(code) == "False True False False False"
+    assert python(code) == "False True []"  # ray and transformers take seconds to import
 
 
 def test_without_the_shim_anomaly_mode_is_on():
-    assert python("import numpy as np; np.float_ = np.float64\nimport torch, recbole.model.sequential_recommender.sine\nprint(torch.is_anomaly_enabled())") == "True"
+    code = "import numpy as np; np.float_ = np.float64\nimport torch, recbole.model.sequential_recommender.sine\nprint(torch.is_anomaly_enabled())"
+    assert python(code) == "True"
 
 
 def test_anomaly_mode_of_the_user_is_kept():

@@ -32,9 +32,10 @@ def test_dotted_path_is_imported_as_it_is():
 
 
 @pytest.mark.parametrize("name, message", [
-    ("DUEg", "user_encoder=DUEg: no such part. Did you mean DUEG? Valid: .*DUEG.*, or a dotted path to a class."),
-    ("zzz", "user_encoder=zzz: no such part. Valid: "), (7, "user_encoder=7: no such part"),
-    ("no.such.Thing", "user_encoder=no.such.Thing: cannot import it .*Valid: .*DUEG"), ("collections.Nothing", "cannot import it"), (".Foo", "cannot import it"),
+    ("dueg", r"user_encoder=dueg: no such part\. Did you mean DUEG\? Valid: .*DUEG.*, or a dotted path to a class\."),
+    ("zzz", r"user_encoder=zzz: no such part\. Valid: "), (7, "user_encoder=7: no such part"),
+    ("no.such.Thing", "user_encoder=no.such.Thing: cannot import it .*Valid: .*DUEG"),
+    ("collections.Nothing", "cannot import it"), (".Foo", "cannot import it"), ("..foo.Bar", "cannot import it"),
 ])
 def test_unknown_part(name, message):
     with pytest.raises(ValueError, match=message):

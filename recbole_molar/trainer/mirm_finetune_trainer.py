@@ -72,8 +72,8 @@ class MIRMFinetuneTrainer:
     """
 
     def __init__(self, mirm, tasks, accelerator, train_histories, folder, cache_dir=None, samples=10000, epochs=1, batch_size=32,
-                 learning_rate=1e-3, warmup_ratio=0.1, weight_decay=0.01, clip_norm=1.0, objective="through_state", bow_weight=0.0,
-                 contrast_weight=0.0, temperature=0.1, max_answer_tokens=32, seed=0, save_minutes=5.0):  # fmt: skip
+                 learning_rate=2e-3, warmup_ratio=0.1, weight_decay=0.01, clip_norm=1.0, objective="through_state", bow_weight=1.0,
+                 contrast_weight=1.0, temperature=0.1, max_answer_tokens=32, seed=0, save_minutes=5.0):  # fmt: skip
         self.settings = {
             "samples": samples, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "warmup_ratio": warmup_ratio,
             "weight_decay": weight_decay, "clip_norm": clip_norm, "objective": objective, "bow_weight": bow_weight,

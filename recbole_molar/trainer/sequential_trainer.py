@@ -16,6 +16,7 @@ from recbole_molar.data.dataset import TARGET_INDEX
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score
 
+ESTIMATE_AFTER = 20  # batches
 LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
 
 
@@ -78,11 +79,11 @@ class SequentialTrainer(Trainer):
         loss_func = loss_func or self.model.calculate_loss
         accumulation = self.config["gradient_accumulation_steps"] or 1
         n_steps = self.epochs * math.ceil(len(train_data) / accumulation)
-        total, n_batches = None, 0
+        total, n_batches, start = None, 0, time.time()
         bar = tqdm(train_data, total=len(train_data), desc=f"epoch {epoch_idx + 1}", unit="batch", disable=None if show_progress else True, leave=False)
         for index, interaction in enumerate(bar):
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast()):
-                losses = loss_func(interaction.to(self.device))
+                losses = loss_func(self._share(interaction).to(self.device))
             losses = tuple(loss.squeeze() for loss in (losses if isinstance(losses, tuple) else (losses,)))  # RecBole's EmbLoss is of shape [1]
             values = torch.stack([loss.detach() for loss in losses])
             self._check_finite(values, epoch_idx, index)
@@ -92,13 +93,33 @@ class SequentialTrainer(Trainer):
             self.accelerator.backward(sum(losses) / (accumulation if whole else len(train_data) % accumulation))
             if (index + 1) % accumulation == 0 or index + 1 == len(train_data):
                 self._step(n_steps)
+            if epoch_idx == self.start_epoch and index + 1 == ESTIMATE_AFTER:
+                seconds = (time.time() - start) / ESTIMATE_AFTER * len(train_data)
+                getLogger().info("about %.0f s an epoch, at most %.0f min in all", seconds, seconds * (self.epochs - epoch_idx) / 60)
         return tuple((total / n_batches).tolist())
 
     def _autocast(self):
         wanted = getattr(self.model, "supports_autocast", False) or self.enable_amp
         return bool(wanted and self.accelerator.mixed_precision == "bf16")
 
+    def _share(self, interaction):
+        """This process's rows of a batch: with n processes, every n-th."""
+        n = self.accelerator.num_processes
+        if n == 1:
+            return interaction
+        rows = torch.arange(self.accelerator.process_index, len(interaction), n)
+        return interaction[rows if len(rows) else torch.zeros(1, dtype=torch.long)]
+
+    def _average_gradients(self):
+        """Mean of the gradients over processes. `calculate_loss` is no `forward`, so DDP's hooks would not see it."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(gradient, reduction="mean")
+
     def _step(self, n_steps):
+        if self.accelerator.num_processes > 1:
+            self._average_gradients()
         if self.clip_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
         self._set_learning_rate(n_steps)

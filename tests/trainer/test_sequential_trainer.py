@@ -123,6 +123,18 @@ def test_no_validation_takes_the_last_epoch(trained, tmp_path):
     assert all(torch.equal(best[name], last[name]) for name in best) and trainer.best_valid_result is None
 
 
+def test_the_best_epoch_is_tested(trained, tmp_path):
+    prepared, trainer = trained()
+    best = load_tensors(tmp_path / "a" / BEST)[0]
+    first = trainer.evaluate(prepared.loaders[1])
+    assert {name: float(value) for name, value in first.items()} == trainer.best_valid_result
+    torch.nn.init.ones_(trainer.model.item_embedding.weight)
+    trainer.evaluate(prepared.loaders[1], load_best_model=False)
+    assert (trainer.model.item_embedding.weight == 1).all()
+    assert trainer.evaluate(prepared.loaders[1]) == first
+    assert torch.equal(trainer.model.item_embedding.weight, best["model.item_embedding.weight"])
+
+
 # ------------------------------------------------------------------- training
 
 

@@ -67,6 +67,9 @@ class Backbone(nn.Module):
             batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         elif not self.wants_token_types:
             batch.pop("mm_token_type_ids")
+        if "cross_attention_mask" in batch:  # Mllama: made for the placeholder alone; from the placeholder on, a row sees its image
+            seen = (batch["input_ids"] == self.image_token_id).cumsum(1).clamp(max=1)  # [N, T]
+            batch["cross_attention_mask"] = batch["cross_attention_mask"][:, -1:] * seen[..., None, None]
         return self.plain.model(**batch, use_cache=False).last_hidden_state
 
     def decode(self, inputs_embeds, attention_mask):

@@ -28,6 +28,11 @@ class Compact(Backbone):
             compact_…: sizes, see `properties/backbone/compact.yaml`.
             **options: `tuning` and the rest of :class:`Backbone`.
         """
+        _check_sizes(
+            ("compact_hidden_size", compact_hidden_size, "compact_num_heads", 4 * compact_num_heads),
+            ("compact_num_heads", compact_num_heads, "compact_num_kv_heads", compact_num_kv_heads),
+            ("compact_vision_size", compact_vision_size, "compact_vision_heads", 4 * compact_vision_heads),
+        )
         tokenizer = train_tokenizer(texts, compact_vocab_size)
         token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
         rows = -(-(len(tokenizer) + 1) // 64) * 64  # room for [Cur_Item]
@@ -36,7 +41,8 @@ class Compact(Backbone):
         text = dict(
             vocab_size=rows, hidden_size=compact_hidden_size, intermediate_size=compact_intermediate_size,
             num_hidden_layers=compact_num_layers, num_attention_heads=compact_num_heads, num_key_value_heads=compact_num_kv_heads,
-            initializer_range=compact_hidden_size**-0.5, max_position_embeddings=4096, bos_token_id=None, eos_token_id=token[SPECIAL[0]], pad_token_id=token[SPECIAL[0]],
+            initializer_range=compact_hidden_size**-0.5,  # 0.02, made for widths near 2500, would leave states almost alike
+            max_position_embeddings=4096, bos_token_id=None, eos_token_id=token[SPECIAL[0]], pad_token_id=token[SPECIAL[0]],
             tie_word_embeddings=True,
             rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[section - 2 * side, side, side]),
         )  # fmt: skip
@@ -51,6 +57,12 @@ class Compact(Backbone):
         )  # fmt: skip
         model = Qwen2VLForConditionalGeneration._from_config(config, dtype=torch.float32)
         return cls(model, make_processor(tokenizer, image_size), image_size, **options)
+
+
+def _check_sizes(*rules):
+    for key, value, by, divisor in rules:
+        if value < 1 or divisor < 1 or value % divisor:
+            raise ValueError(f"{key}={value}: must be a positive multiple of {divisor}, because of {by}.")
 
 
 def train_tokenizer(texts, vocab_size):

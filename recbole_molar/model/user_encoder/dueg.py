@@ -42,7 +42,7 @@ class DUEG(UserEncoder):
 
     @classmethod
     def build(
-        cls, embedding_dim, decoder=None, max_length=50, *, dueg_user_token="last", dueg_dropout=0.1, dueg_input_scale=1.0
+        cls, embedding_dim, decoder=None, max_length=50, *, dueg_user_token="first", dueg_dropout=0.1, dueg_input_scale=1.0
     ):
         """See :meth:`UserEncoder.build`; here `decoder` is required."""
         assert decoder is not None, "DUEG is the MLLM's decoder: build() needs one"

@@ -1,13 +1,18 @@
 """Contract of all backbones: the built-in part, and models saved to disk and loaded as published ones are."""
 
+import inspect
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from toy_items import SIZE, TINY, toy_content, toy_mirm
 
 from recbole_molar.lookup import available
+from recbole_molar.model.backbone.compact import Compact
 from recbole_molar.model.mirm import MIRM
 
-BACKBONES = ["compact", "saved_qwen2_vl", "saved_llava"]
+BACKBONES = ["compact", "saved_qwen2_vl", "saved_llava", "saved_mllama"]
 
 
 def save_qwen2_vl(folder, content):
@@ -19,23 +24,58 @@ def save_qwen2_vl(folder, content):
 
 def save_llava(folder, content):
     """A tiny random LLaVA in a folder."""
-    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     from recbole_molar.model.backbone.compact import train_tokenizer
 
     tokenizer = train_tokenizer(content.texts, 400)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
-    vision = CLIPVisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )  # fmt: skip
     text = LlamaConfig(
-        vocab_size=448, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, pad_token_id=0
-    )
+        vocab_size=448, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        pad_token_id=0,
+    )  # fmt: skip
     config = LlavaConfig(
         vision_config=vision, text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=4,
         vision_feature_select_strategy="default", vision_feature_layer=-1,
     )  # fmt: skip
     images = CLIPImageProcessorPil(size={"height": 28, "width": 28}, crop_size={"height": 28, "width": 28})
     LlavaForConditionalGeneration(config).save_pretrained(folder)
-    LlavaProcessor(images, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1).save_pretrained(folder)
+    options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    LlavaProcessor(images, tokenizer, **options).save_pretrained(folder)
+
+
+def save_mllama(folder, content):
+    """A tiny random Mllama (Llama 3.2 Vision) in a folder, its cross-attention gates open."""
+    from transformers import MllamaConfig, MllamaForConditionalGeneration, MllamaProcessor
+    from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
+    from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+    from recbole_molar.model.backbone.compact import train_tokenizer
+
+    tokenizer = train_tokenizer(content.texts, 400)
+    special = {"additional_special_tokens": ["<|image|>"], "bos_token": "<|im_start|>"}
+    tokenizer.add_special_tokens(special, replace_extra_special_tokens=False)
+    text = MllamaTextConfig(
+        vocab_size=448, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
+        cross_attention_layers=[1], pad_token_id=0, bos_token_id=1, eos_token_id=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    )  # fmt: skip
+    vision = MllamaVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_global_layers=1, attention_heads=2, image_size=28, patch_size=14,
+        vision_output_dim=64, intermediate_layers_indices=[0], max_num_tiles=1, supported_aspect_ratios=[[1, 1]],
+    )  # fmt: skip
+    image_token = tokenizer.convert_tokens_to_ids("<|image|>")
+    model = MllamaForConditionalGeneration(MllamaConfig(vision_config=vision, text_config=text, image_token_index=image_token))
+    for name, value in model.named_parameters():
+        if "gate" in name and value.numel() == 1:
+            value.data.fill_(1.0)
+    model.save_pretrained(folder)
+    images = MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=1)
+    MllamaProcessor(images, tokenizer).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +89,7 @@ def source(request, content, tmp_path_factory):
     if request.param == "compact":
         return "compact"
     folder = tmp_path_factory.mktemp(request.param)
-    {"saved_qwen2_vl": save_qwen2_vl, "saved_llava": save_llava}[request.param](folder, content)
+    {"saved_qwen2_vl": save_qwen2_vl, "saved_llava": save_llava, "saved_mllama": save_mllama}[request.param](folder, content)
     return str(folder)
 
 
@@ -124,8 +164,8 @@ def test_a_step_changes_only_what_it_should(content, source, tuning):
     assert changed
     if tuning == "lora":
         assert all("lora_" in name or "trainable_tokens" in name for name in changed)
-        assert set(mirm.backbone.weights()) == {name.removeprefix("backbone.model.") for name, value in mirm.named_parameters() if value.requires_grad}
-        assert len(mirm.backbone.weights()) < 40
+        trainable = {name for name, value in mirm.named_parameters() if value.requires_grad}
+        assert {f"backbone.model.{name}" for name in mirm.backbone.weights()} == trainable
     else:
         assert any("vis" in name for name in changed) and any("layers.1" in name for name in changed)
 
@@ -191,10 +231,18 @@ def test_the_user_decoder_holds_the_adapter(content, source):
     assert all(value.requires_grad for value in mirm.backbone.user_decoder(1).parameters())
 
 
+def test_the_yaml_holds_the_defaults():
+    shipped = yaml.safe_load((Path(__file__).parents[3] / "properties" / "backbone" / "compact.yaml").read_text())
+    parameters = inspect.signature(Compact.build).parameters.values()
+    assert shipped == {it.name: it.default for it in parameters if it.name.startswith("compact_")}
+
+
 def test_unknown_backbones_and_options(content):
     assert set(available("model.backbone")) == {"Compact", "Pretrained"}
     with pytest.raises(ValueError, match="mirm_backbone=/no/such/folder: cannot load it.*mirm_backbone=compact"):
         MIRM.build(content, backbone="/no/such/folder")
+    with pytest.raises(ValueError, match="compact_hidden_size=30: must be a positive multiple of 8, because of compact_num_heads"):
+        MIRM.build(content, backbone_options={**TINY, "compact_hidden_size": 30})
     with pytest.raises(ValueError, match="mirm_tuning=half"):
         toy_mirm(content, tuning="half")
     with pytest.raises(ValueError, match="mirm_readout=first"):

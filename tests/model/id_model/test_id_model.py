@@ -7,7 +7,10 @@ from tiny_run import make_model
 from recbole_molar.config import Config
 from recbole_molar.model.id_model.id_model import IDModel
 
-NAMES = ["SASRec", "GRU4Rec", "BERT4Rec", "CORE", "FPMC", "LightSANs", "NARM", "Caser", "STAMP", "NextItNet", "SRGNN", "GCSAN", "HGN", "SHAN", "SINE", "FEARec", "TransRec"]
+NAMES = [
+    "SASRec", "GRU4Rec", "BERT4Rec", "CORE", "FPMC", "LightSANs", "NARM", "Caser", "STAMP", "NextItNet", "SRGNN",
+    "GCSAN", "HGN", "SHAN", "SINE", "FEARec", "TransRec",
+]
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def announce(config, prepared, content, folder):
     log("%s on %s: %s", config["model"], config["dataset"], size)
     log("run folder %s, device %s, %s", folder.path, config["device"], config["precision"])
     log("training: %s; %s rows, %d steps an epoch, at most %d epochs", prepared.note, f"{len(train_data._dataset):,}", len(train_data), config["epochs"])
-    log("evaluation: leave-one-out by time, %s, history %s", config["eval_args"]["mode"]["valid"], "masked" if config["mask_history"] else "not masked")
+    log("evaluation: split %s by time, %s, history %s", config["eval_args"]["split"], config["eval_args"]["mode"]["valid"], "masked" if config["mask_history"] else "not masked")
     if content is not None:
         log("item content: %s", ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in content.report().items()))
         if not content.has_images:
@@ -196,7 +196,7 @@ def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage
     trainer = get_trainer(config)(config, model, accelerator, checkpoint_folder)
     trainer.resume_checkpoint(train_data=train_data)
     with folder.stage(stage, f"{n_parameters:,} trained parameters, batches of {train_data.step} rows"):
-        trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
+        trainer.fit(train_data, valid_data, show_progress=config["show_progress"], callback_fn=lambda *_: folder.save_seconds())
     return trainer
 
 

@@ -41,6 +41,7 @@ class RunFolder:
     def __init__(self, path):
         self.path = Path(path)
         self.seconds = {}
+        self.running = None  # stage under way: name, start, seconds of earlier tries
         self.notes = {}  # what a stage wants to stand in result.json
         earlier = self.path / "seconds.json"
         if earlier.is_file():
@@ -97,12 +98,18 @@ class RunFolder:
     def stage(self, name, about=""):
         """Time a stage; a stage that was cut adds to its earlier seconds."""
         logging.getLogger().info("== %s%s", name, f": {about}" if about else "")
-        start = time.time()
+        self.running = (name, time.time(), self.seconds.get(name, 0))
         try:
             yield
         finally:
-            self.seconds[name] = round(self.seconds.get(name, 0) + time.time() - start, 2)
-            write_json(self.path / "seconds.json", self.seconds)
+            self.save_seconds()
+            self.running = None
+
+    def save_seconds(self):
+        """Write the seconds of the stage under way, so that a run that is killed keeps them."""
+        name, start, earlier = self.running
+        self.seconds[name] = round(earlier + time.time() - start, 2)
+        write_json(self.path / "seconds.json", self.seconds)
 
     def write_result(self, result):
         """Write `result.json` with what every run reports: seconds by stage, peak memory, machine, versions."""

@@ -50,7 +50,9 @@ class SequentialTrainer(Trainer):
     def _build_optimizer(self, **kwargs):
         groups = getattr(self.model, "parameter_groups", lambda config: [{"params": [p for p in self.model.parameters() if p.requires_grad]}])(self.config)
         learner = str(self.learner).lower()
-        if learner in ("adam", "adamw") and groups[0]["params"]:
+        if not any(group["params"] for group in groups):
+            groups = [{"params": [torch.zeros((), requires_grad=True)]}]  # nothing is trained (Popularity); torch wants a parameter
+        if learner in ("adam", "adamw"):
             optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[learner](
                 groups, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
             )
@@ -229,7 +231,7 @@ class SequentialTrainer(Trainer):
         meta = {
             "epoch": epoch, "global_step": self.global_step, "cur_step": self.cur_step, "curve": self.curve,
             "best_valid_score": float(self.best_valid_score), "best_valid_result": self.best_valid_result,
-            "optimizer": optimizer_rest, "rng": rng_rest,
+            "optimizer": optimizer_rest, "rng": rng_rest, "split_hash": train_data._dataset.split_hash() if train_data is not None else None,
         }
         save_tensors(self.folder / LAST, tensors, meta)
         write_json(self.folder / CURVE, self.curve)
@@ -240,6 +242,8 @@ class SequentialTrainer(Trainer):
         if not path.is_file():
             return
         tensors, meta = load_tensors(path)
+        if train_data is not None and meta["split_hash"] not in (None, train_data._dataset.split_hash()):
+            raise ValueError(f"{path}: was trained on other data (split_hash differs). Put the data back as it was, or start a new run.")
         self._load_model(tensors)
         restore_optimizer(self.optimizer, tensors, meta["optimizer"])
         restore_rng(tensors, meta["rng"])

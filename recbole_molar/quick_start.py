@@ -25,6 +25,8 @@ SHARED_WITH_ID_MODEL = (
     "metric_decimal_place", "mask_history", "train_windows", "train_all_positions", "show_progress", "worker", "data_path", "debug",
 )
 
+CHANGES_NO_WEIGHT = ("data_path", "output_dir", "debug", "show_progress", "state", "eval_batch_size", "worker")
+
 
 @dataclass
 class Prepared:
@@ -144,7 +146,7 @@ def train_id_model(config, accelerator, folder, split_hash):
     model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
     if config["id_training"] == "joint":
         return model
-    properties = {key: value for key, value in id_config.as_yaml().items() if key not in ("data_path", "output_dir", "debug", "show_progress", "state")}
+    properties = {key: value for key, value in id_config.as_yaml().items() if key not in CHANGES_NO_WEIGHT}
     fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
     cache = Path(config["output_dir"]) / "cache" / "id_model" / f"{id_config['model']}-{fingerprint}"
     getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
@@ -182,7 +184,8 @@ def announce(config, prepared, content, folder):
     log("%s on %s: %s", config["model"], config["dataset"], size)
     log("run folder %s, device %s, %s", folder.path, config["device"], config["precision"])
     log("training: %s; %s rows, %d steps an epoch, at most %d epochs", prepared.note, f"{len(train_data._dataset):,}", len(train_data), config["epochs"])
-    log("evaluation: split %s by time, %s, history %s", config["eval_args"]["split"], config["eval_args"]["mode"]["valid"], "masked" if config["mask_history"] else "not masked")
+    protocol, masked = config["eval_args"], "masked" if config["mask_history"] else "not masked"
+    log("evaluation: split %s by time, %s, history %s", protocol["split"], protocol["mode"]["valid"], masked)
     if content is not None:
         log("item content: %s", ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in content.report().items()))
         if not content.has_images:

@@ -11,7 +11,8 @@ from accelerate.utils import broadcast_object_list
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_json
-from recbole_molar.config import Config, config_file_list, parse_command_line
+from recbole_molar.command_line import config_file_list, parse_command_line
+from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
 from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder

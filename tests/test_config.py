@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from recbole_molar.config import Config, config_file_list, parse_command_line, properties_dir
+from recbole_molar.command_line import config_file_list, parse_command_line, properties_dir
+from recbole_molar.config import Config
 from recbole_molar.utils import get_model
 
 

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ["compat", "lookup", "checkpoint", "device", "run_folder"],
+    0: ["compat", "lookup", "checkpoint", "command_line", "device", "run_folder"],
     1: ["data"],
     2: ["model.backbone", "model.alignment", "model.loss", "model.all_positions", "model.item_adapter"],
     3: ["model.mirm", "model.user_encoder", "model.id_model"],

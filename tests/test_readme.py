@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_molar.config import Config, config_file_list, parse_command_line, read_yaml
+from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
+from recbole_molar.config import Config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_op
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.finetune.base import Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
+from recbole_molar.trainer.schedule import warmup_cosine
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 128
 
@@ -217,8 +217,10 @@ class MIRMFinetuneTrainer:
         self.log.info("Stage 1, epoch %d: %s [%.0f s]", epoch + 1, means, time.time() - start)
 
     def _step(self, position, steps):
+        warmup = max(1, round(steps * self.settings["warmup_ratio"]))
+        factor = warmup_cosine(position["step"], steps, warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings["learning_rate"] * schedule(position["step"], steps, self.settings["warmup_ratio"])
+            group["lr"] = self.settings["learning_rate"] * factor
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -282,11 +284,3 @@ class MIRMFinetuneTrainer:
         restore_rng(tensors, meta["rng"])
         self.log.info("Stage 1 goes on at epoch %d, batch %d.", meta["position"]["epoch"] + 1, meta["position"]["batch"])
         return meta["position"]
-
-
-def schedule(step, steps, warmup_ratio):
-    """Share of the peak learning rate: linear from 1/100 while warming up, then cosine to 0."""
-    warmup = max(1, round(steps * warmup_ratio))
-    if step < warmup:
-        return 0.01 + 0.99 * step / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
 from recbole_molar.data.dataset import TARGET_INDEX
+from recbole_molar.trainer.schedule import warmup_cosine
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score
 
@@ -63,15 +64,9 @@ class SequentialTrainer(Trainer):
         return optimizer
 
     def _set_learning_rate(self, n_steps):
-        """Linear warm-up from 1/100 of the peak, then constant or a cosine to 1/100 (paper, section 4.1)."""
+        """Linear warm-up, then constant or a cosine to 1/100 (`lr_schedule`)."""
         warmup = int((self.config["warmup_ratio"] or 0) * n_steps)
-        if self.global_step < warmup:
-            factor = 0.01 + 0.99 * self.global_step / warmup
-        elif self.config["lr_schedule"] == "cosine":
-            progress = (self.global_step - warmup) / max(1, n_steps - warmup)
-            factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        else:
-            factor = 1.0
+        factor = warmup_cosine(self.global_step, n_steps, warmup, final=0.01, cosine=self.config["lr_schedule"] == "cosine")
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 

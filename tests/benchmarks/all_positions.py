@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from recbole_molar.config import Config, parse_command_line  # noqa: E402
+from recbole_molar.command_line import parse_command_line  # noqa: E402
+from recbole_molar.config import Config  # noqa: E402
 from recbole_molar.device import make_accelerator  # noqa: E402
 from recbole_molar.quick_start import prepare  # noqa: E402
 from recbole_molar.utils import get_trainer  # noqa: E402

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from recbole_molar.config import Config, parse_command_line  # noqa: E402
+from recbole_molar.command_line import parse_command_line  # noqa: E402
+from recbole_molar.config import Config  # noqa: E402
 from recbole_molar.device import make_accelerator  # noqa: E402
 from recbole_molar.model.finetune.base import Unbuildable  # noqa: E402
 from recbole_molar.model.finetune.objective import StageOneObjective  # noqa: E402

@@ -6,7 +6,7 @@ import torch
 from toy_items import toy_content, toy_histories, toy_mirm
 
 from recbole_molar.device import make_accelerator
-from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks, schedule
+from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
 
 ALL = ["image_text", "structured_attributes", "user_behavior"]
 
@@ -104,8 +104,3 @@ def test_a_loss_that_is_no_number_stops_the_run(content, tmp_path):
         stage.mirm.backbone.decoder.norm.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="mirm_finetune_learning_rate"):
         stage.fit()
-
-
-def test_schedule():
-    assert schedule(0, 100, 0.1) == pytest.approx(0.01) and schedule(10, 100, 0.1) == 1 and schedule(100, 100, 0.1) == pytest.approx(0)
-    assert schedule(55, 100, 0.1) == pytest.approx(0.5)

@@ -173,7 +173,9 @@ def make_id_config(config):
     plain = config.as_yaml()
     chosen = {key: plain[key] for key in (*SHARED_WITH_ID_MODEL, *dataset_arguments) if key in plain}
     chosen.update({key[3:]: value for key, value in plain.items() if config._is_id_model_key(key)})
-    return Config(model=config["id_model"], dataset=config["dataset"], config_dict=chosen)
+    id_config = Config(model=config["id_model"], dataset=config["dataset"], config_dict=chosen)
+    id_config["device"] = config["device"]  # with several processes, this one's
+    return id_config
 
 
 def announce(config, prepared, content, folder):

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
 from recbole_molar.data.dataset import TARGET_INDEX
+from recbole_molar.device import kept_freed_memory
 from recbole_molar.trainer.schedule import warmup_cosine
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score
@@ -148,12 +149,13 @@ class SequentialTrainer(Trainer):
         if hasattr(self.model, "before_training"):
             self.model.before_training(train_data, self)
         stopped = bool(self.curve) and self.cur_step > self.stopping_step
-        for epoch_idx in range(self.start_epoch, self.epochs):
-            if stopped:
-                break
-            stopped = self._one_epoch(epoch_idx, train_data, valid_data, verbose, saved, show_progress, callback_fn)
-            if saved:
-                self._save_checkpoint(epoch_idx, train_data=train_data)
+        with kept_freed_memory(self.device):
+            for epoch_idx in range(self.start_epoch, self.epochs):
+                if stopped:
+                    break
+                stopped = self._one_epoch(epoch_idx, train_data, valid_data, verbose, saved, show_progress, callback_fn)
+                if saved:
+                    self._save_checkpoint(epoch_idx, train_data=train_data)
         if not (self.folder / BEST).is_file() and saved:
             self._save_best()  # no validation took place
         return self.best_valid_score, self.best_valid_result

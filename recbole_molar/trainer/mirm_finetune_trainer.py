@@ -17,6 +17,7 @@ from recbole_molar.model.finetune.objective import StageOneObjective
 from recbole_molar.trainer.schedule import warmup_cosine
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 128
+ESTIMATE_AFTER = 20  # batches
 
 
 def make_tasks(names, **options):
@@ -189,8 +190,8 @@ class MIRMFinetuneTrainer:
         accumulation, saved, start, sums = self.settings["accumulation"], time.time(), time.time(), {}
         self.model.train()
         progress = tqdm(batches, desc=f"Stage 1, epoch {epoch + 1}", unit="batch", initial=position["batch"], disable=None)
-        progress.n = position["batch"]
-        for number in range(position["batch"], len(batches)):
+        progress.n = first = position["batch"]
+        for number in range(first, len(batches)):
             name, samples = batches[number]
             share = samples[self.accelerator.process_index :: self.accelerator.num_processes] or samples[:1]
             with self.accelerator.autocast():
@@ -210,6 +211,9 @@ class MIRMFinetuneTrainer:
                     self._save(position)
                     saved = time.time()
             progress.update()
+            if number + 1 - first == ESTIMATE_AFTER:
+                left = (time.time() - start) / ESTIMATE_AFTER * (len(batches) - number - 1)
+                self.log.info("Stage 1, epoch %d: about %.0f min to go for %d batches", epoch + 1, left / 60, len(batches) - number - 1)
         progress.close()
         position.update(epoch=epoch + 1, batch=0)
         self._save(position)

@@ -18,7 +18,7 @@ KIND = "model.user_encoder"
 B, L, D = 4, 7, 16
 DECODERS = {"qwen2_vl": (Qwen2VLTextConfig, Qwen2VLTextModel), "llama": (LlamaConfig, LlamaModel)}
 PROPERTIES = Path(__file__).parents[3] / "properties" / "user_encoder"
-CASES = [(name, {}) for name in available(KIND)] + [("DUEG", {"dueg_user_token": "first"}), ("DUEG", {"dueg_input_scale": None})]
+CASES = [(name, {}) for name in available(KIND)] + [("DUEG", {"dueg_user_token": "last"}), ("DUEG", {"dueg_input_scale": None})]
 ids = [name + "".join(f"-{value}" for value in options.values()) for name, options in CASES]
 every_encoder = pytest.mark.parametrize("name, options", CASES, ids=ids)
 
@@ -149,7 +149,7 @@ def test_learns_a_cycle(name, options):
 def test_dueg_all_prefixes_equal_each_prefix_alone(architecture):
     """The state of every [User] is what the decoder, plainly causal, gives for that prefix with [User] at its end."""
     torch.manual_seed(0)
-    dueg = DUEG.build(D, decoder=tiny_decoder(architecture), dueg_input_scale=None).eval()
+    dueg = DUEG.build(D, decoder=tiny_decoder(architecture), dueg_user_token="last", dueg_input_scale=None).eval()
     items, lengths = histories()
     output = dueg(items, lengths)
     for position in range(L):

@@ -22,6 +22,8 @@ EXTRA_KEYS = {
 }
 CHOICES = {
     "mirm_tuning": ("full", "lora", "frozen"),
+    "mirm_readout": ("cur_item", "mean"),
+    "mirm_finetune_objective": ("through_state", "generation"),
     "item_encoding": ("cached", "end_to_end"),
     "id_training": ("frozen", "joint"),
     "rec_loss": ("bce", "nce", "ce"),

@@ -1,10 +1,12 @@
 """Molar's stages before the recommender: item content, MIRM and its fine-tuning (stage 1), the table, the ID model."""
 
+import json
 from logging import getLogger
 from pathlib import Path
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.data.item_content import ItemContent
+from recbole_molar.checkpoint import load_tensors
+from recbole_molar.data.item_content import ItemContent, check_modalities, read_header
 from recbole_molar.lookup import find_class
 from recbole_molar.model.id_model.id_model import IDModel
 from recbole_molar.model.item_embedding import ItemEmbedding
@@ -23,12 +25,12 @@ def read_item_content(config, dataset):
     """
     folder = Path(config["data_path"])
     item_file = folder / f"{config['dataset']}.item"
-    modalities, image_dir = list(config["item_modalities"] or []), folder / str(config["item_image_dir"])
+    modalities, image_dir = _as_list(config["item_modalities"]), folder / str(config["item_image_dir"])
     if "image" in modalities and "text" in modalities and not image_dir.is_dir():
         getLogger().warning("%s: no such folder; the items are read without pictures (item_modalities=[text])", image_dir)
         modalities.remove("image")
-    text_fields, description = config["item_text_fields"], config["item_description_field"]
-    if "text" in modalities and (text_fields is None or description is None):
+    text_fields, description = _as_list(config["item_text_fields"]), config["item_description_field"]
+    if "text" in modalities and (not text_fields or description is None):
         columns = _columns(item_file, config)
         text_fields = text_fields or columns
         description = description or next((name for name in DESCRIPTION_COLUMNS if name in columns), None)
@@ -42,8 +44,7 @@ def _columns(item_file, config):
     """Names of the text columns of an `.item` file."""
     if not item_file.is_file():
         raise ValueError(f"{item_file}: missing. Molar reads the items' text there; put it there, or set item_modalities=[image].")
-    with open(item_file, encoding="utf-8") as file:
-        header = file.readline().rstrip("\r\n").split(config["field_separator"])
+    header = read_header(item_file, config["field_separator"])
     columns = [name.split(":")[0] for name in header if not name.endswith((":float", ":float_seq"))]
     return [name for name in columns if name != config["ITEM_ID_FIELD"]]
 
@@ -59,9 +60,11 @@ def build_molar(config, prepared, content, accelerator, folder, train_id_model):
         Molar: ready to train.
     """
     dataset, train_dataset = prepared.dataset, prepared.loaders[0]._dataset
+    mirm = build_mirm(config, content)  # first: what is wrong with the backbone shows before anything is trained
+    _check_depth(config, mirm.backbone)
     id_model, id_dim = _id_model(config, prepared, accelerator, folder, train_id_model)
     init_seed(config["seed"], config["reproducibility"])
-    mirm = finetuned_mirm(config, dataset, content, accelerator, folder)
+    finetune_mirm(config, mirm, dataset, accelerator, folder)
     with folder.stage("item_embedding", "one pass of MIRM over the items that are not in the cache"):
         table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
     init_seed(config["seed"], config["reproducibility"])
@@ -85,20 +88,56 @@ def _id_model(config, prepared, accelerator, folder, train_id_model):
 
 
 def build_mirm(config, content):
-    """MIRM before stage 1."""
+    """MIRM before stage 1, or with the weights of an earlier one (`mirm_weights`)."""
+    weights = weights_file(config["mirm_weights"])
+    tokenizer = load_tensors(weights)[1].get("tokenizer") if weights else None
     backbone_options = {key: value for key, value in config.final_config_dict.items() if key.startswith("compact_")}
-    return MIRM.build(
+    mirm = MIRM.build(
         content, backbone=config["mirm_backbone"], tuning=config["mirm_tuning"], backbone_options=backbone_options, readout=config["mirm_readout"],
         max_tokens=config["mirm_max_tokens"], image_size=config["mirm_image_size"], encode_batch_size=config["mirm_encode_batch_size"],
         seed=config["seed"], lora_rank=config["mirm_lora_rank"], lora_alpha=config["mirm_lora_alpha"],
-        gradient_checkpointing=config["gradient_checkpointing"],
+        gradient_checkpointing=config["gradient_checkpointing"], tokenizer=tokenizer,
     )
+    if weights:
+        mirm.load_finished(weights)
+        if mirm.own_tokenizer and not tokenizer:
+            raise ValueError(f"mirm_weights={weights}: holds no tokenizer, an older version wrote it. Run stage 1 again.")
+    return mirm
 
 
-def finetuned_mirm(config, dataset, content, accelerator, folder):
-    """MIRM after stage 1, from the cache where an equal stage 1 has been run."""
-    mirm = build_mirm(config, content)
-    tasks = make_tasks(config["mirm_finetune_tasks"] or [], history_length=config["mirm_finetune_history_length"])
+def weights_file(given):
+    """The file that `mirm_weights` means: itself, or the one that a run folder's `result.json` names; None for `~`.
+
+    Raises:
+        ValueError: no such file, or a run without stage 1.
+    """
+    if not given:
+        return None
+    path = Path(str(given))
+    if (path / "result.json").is_file():
+        named = json.loads((path / "result.json").read_text()).get("stage_1", {}).get("weights")
+        if not named:
+            raise ValueError(f"mirm_weights={given}: that run kept no stage-1 weights. Give one that ran stage 1, or mirm_weights=~.")
+        path = Path(named) if Path(named).is_file() else path.parents[1] / "cache" / Path(named).name
+    if not path.is_file():
+        raise ValueError(f"mirm_weights={given}: no such file. Stage 1 logs the path of its weights, <output_dir>/cache/mirm-<fingerprint>.safetensors.")
+    return path
+
+
+def _check_depth(config, backbone):
+    layers, most = config["dueg_layers"], backbone.user_decoder_depth
+    if layers is not None and not (isinstance(layers, int) and 1 <= layers <= most):
+        raise ValueError(f"dueg_layers={layers}: the decoder of mirm_backbone={config['mirm_backbone']} has {most} layers. Valid: 1 to {most}, or ~ for all.")
+
+
+def finetune_mirm(config, mirm, dataset, accelerator, folder):
+    """Stage 1, or its result from the cache where an equal one has been run; nothing where `mirm_weights` gives the result."""
+    if config["mirm_weights"]:
+        weights = weights_file(config["mirm_weights"])
+        getLogger().info("Stage 1 is left out: mirm_weights=%s", weights)
+        folder.notes["stage_1"] = {"weights": str(weights), "reused": True}
+        return
+    tasks = make_tasks(_as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
     trainer = MIRMFinetuneTrainer(
         mirm, tasks, accelerator, dataset.train_histories(), folder.path, cache_dir=Path(config["output_dir"]) / "cache",
         samples=config["mirm_finetune_samples"], epochs=config["mirm_finetune_epochs"], batch_size=config["mirm_finetune_batch_size"],
@@ -108,14 +147,19 @@ def finetuned_mirm(config, dataset, content, accelerator, folder):
     )
     with folder.stage("mirm_finetune", f"{mirm.backbone.plain.num_parameters():,} parameters, {mirm.embedding_dim} dimensions, {config['mirm_tuning']}"):
         folder.notes["stage_1"] = trainer.fit()
-    return mirm
+
+
+def _as_list(value):
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def check_parts(config):
     """Find out about misspelt parts before any work.
 
     Raises:
-        ValueError: a fine-tuning task or user encoder that does not exist.
+        ValueError: a fine-tuning task, user encoder or weights file that does not exist; no such modality.
     """
-    make_tasks(config["mirm_finetune_tasks"] or [], history_length=config["mirm_finetune_history_length"])
+    check_modalities(_as_list(config["item_modalities"]))
+    weights_file(config["mirm_weights"])
+    make_tasks(_as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
     find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")

@@ -58,7 +58,7 @@ class ItemContent:
         Raises:
             ValueError: anything wrong in the file, the columns, the ids or the folder; says what to do.
         """
-        modalities = _check_modalities(modalities)
+        modalities = check_modalities(modalities)
         texts = {}
         if "text" in modalities:
             columns, rows = _read_atomic(Path(item_file), field_separator, id_field, set(item_ids[1:]))
@@ -126,11 +126,36 @@ def _fingerprint(item):
     return digest.hexdigest()
 
 
-def _check_modalities(modalities):
+def check_modalities(modalities):
+    """The modalities as a list.
+
+    Raises:
+        ValueError: none, or an unknown one.
+    """
     chosen = [modalities] if isinstance(modalities, str) else list(modalities)
     if not chosen or any(name not in MODALITIES for name in chosen):
         raise ValueError(f"item_modalities={chosen}: valid are lists of one or both of {', '.join(MODALITIES)}.")
     return chosen
+
+
+def read_header(path, separator):
+    """Columns of an atomic file as they stand, `name:type`, without a byte-order mark.
+
+    Raises:
+        ValueError: the file is empty or not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            line = file.readline().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(_not_utf8(path, error)) from error
+    if not line:
+        raise ValueError(f"{path}: has no header. Its first line must name the columns, name:type, for example item_id:token.")
+    return line.split(separator)
+
+
+def _not_utf8(path, error):
+    return f"{path}: not UTF-8 ({error}). Convert it, for example with `iconv -f latin1 -t utf8`."
 
 
 def _read_atomic(path, separator, id_field, wanted):
@@ -139,9 +164,10 @@ def _read_atomic(path, separator, id_field, wanted):
         raise ValueError(f"{path}: no such file. Item text is read from it; add it, or set item_modalities=[image].")
     rows, repeated = {}, 0
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            # split("\n") and no csv reader: quotes and odd line separators inside a cell are text.
-            columns = [name.rpartition(":")[0] or name for name in file.readline().rstrip("\r\n").split(separator)]
+        columns = [name.rpartition(":")[0] or name for name in read_header(path, separator)]
+        # Lines end at "\n" alone, and no csv reader: quotes and odd line separators inside a cell are text.
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            file.readline()
             if id_field not in columns:
                 raise ValueError(f"{path}: no column {id_field} in its header. Found: {', '.join(columns)}.")
             place = columns.index(id_field)
@@ -158,7 +184,7 @@ def _read_atomic(path, separator, id_field, wanted):
                 if cells[place] in wanted:
                     rows.setdefault(cells[place], [cell.strip() for cell in cells])
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error}). Convert it, for example with `iconv -f latin1 -t utf8`.") from error
+        raise ValueError(_not_utf8(path, error)) from error
     if repeated:
         logging.getLogger().warning("%s: %d rows repeat an id; the first row of each is used.", path, repeated)
     return columns, rows
@@ -179,14 +205,19 @@ def _find_images(folder, item_ids):
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"item_image_dir={folder}: no such folder. Set item_image_dir, or item_modalities=[text].")
-    wanted, found = set(item_ids), {}
+    wanted, found, outside = set(item_ids), {}, 0
     with os.scandir(folder) as entries:
         for entry in entries:
             stem, extension = os.path.splitext(entry.name)
             if stem in wanted and extension.lower() in EXTENSIONS and entry.is_file():
                 rank = EXTENSIONS.index(extension.lower())
+                if not Path(os.path.realpath(entry.path)).is_relative_to(os.path.realpath(folder)):
+                    outside += 1
+                    continue
                 if stem not in found or rank < found[stem][0]:
                     found[stem] = (rank, Path(entry.path))
+    if outside:
+        logging.getLogger().warning("%s: %d symbolic links lead out of the folder and are not followed.", folder, outside)
     if not found:
         raise ValueError(
             f"item_image_dir={folder}: no file there is named <item_id>{'|'.join(EXTENSIONS)} for ids such as {_some(item_ids)}. "

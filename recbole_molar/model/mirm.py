@@ -24,17 +24,19 @@ class MIRM(nn.Module):
         collator (ItemCollator): makes its batches.
         readout (str): `cur_item`, the last hidden state at [Cur_Item] (the paper's); `mean`, of the states of all tokens.
         encode_batch_size (int): items in one pass through the MLLM; longer lists are split, sorted by length.
+        name (str), own_tokenizer (bool): what the backbone is called; whether its tokenizer was trained on the items' text.
     """
 
-    def __init__(self, backbone, collator, readout="cur_item", encode_batch_size=16):
+    def __init__(self, backbone, collator, readout="cur_item", encode_batch_size=16, name="", own_tokenizer=False):
         super().__init__()
         if readout not in READOUTS:
             raise ValueError(f"mirm_readout={readout}: unknown. Valid: {', '.join(READOUTS)}.")
         self.backbone, self.collator, self.readout, self.encode_batch_size = backbone, collator, readout, encode_batch_size
+        self.name, self.own_tokenizer = str(name), own_tokenizer
 
     @classmethod
     def build(cls, content, backbone="compact", tuning="full", backbone_options=None, readout="cur_item", max_tokens=96,
-              image_size=(112, 168), encode_batch_size=16, seed=0, **tuning_options):
+              image_size=(112, 168), encode_batch_size=16, seed=0, tokenizer=None, **tuning_options):
         """Make it from plain values.
 
         Args:
@@ -45,6 +47,7 @@ class MIRM(nn.Module):
             backbone_options (dict, optional): the part's own properties (`compact_…`).
             readout, encode_batch_size: see the class. max_tokens (int): longest text, in tokens.
             image_size (tuple): (width, height). seed (int): of random weights.
+            tokenizer (str, optional): for a part built from the data's own text, the tokenizer that :meth:`save` kept.
             **tuning_options: `lora_rank`, `lora_alpha`, `gradient_checkpointing`.
 
         Raises:
@@ -53,16 +56,18 @@ class MIRM(nn.Module):
         image_size = tuple(image_size)
         built = {path.rpartition(".")[2]: name for name, path in available("model.backbone").items() if name != "Pretrained"}
         options = {"tuning": tuning, **tuning_options}
+        is_built = backbone in built or backbone in built.values()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # random are: all of a part's weights, a new token's row, an adapter
-            if backbone in built or backbone in built.values():
+            if is_built:
+                options.update({"tokenizer": tokenizer} if tokenizer else {})
                 part = find_class(built.get(backbone, backbone), "model.backbone", key="mirm_backbone")
                 model = part.build(content.texts, image_size, **(backbone_options or {}), **options)
             else:
                 model = Pretrained.build(backbone, image_size, **options)
         prompt = ItemPrompt(model.tokenizer, model.image_ids, max_tokens)
         collator = ItemCollator(content, prompt, model.image_inputs, image_size, model.pad_id, model.image_token_id)
-        return cls(model, collator, readout, encode_batch_size)
+        return cls(model, collator, readout, encode_batch_size, name=backbone, own_tokenizer=is_built)
 
     @property
     def embedding_dim(self):
@@ -119,18 +124,22 @@ class MIRM(nn.Module):
         prompt = self.collator.prompt
         settings = [PROMPT_VERSION, self.readout, prompt.max_tokens, self.collator.images.size, prompt.image_ids]
         digest = hashlib.sha256(repr(settings).encode())
-        tokenizer = json.loads(self.backbone.tokenizer.backend_tokenizer.to_str())
-        # What the last call asked for is not a property of the tokenizer.
-        tokenizer = {name: value for name, value in tokenizer.items() if name not in ("padding", "truncation")}
-        digest.update(json.dumps(tokenizer, sort_keys=True).encode())
+        digest.update(json.dumps(self._tokenizer(), sort_keys=True).encode())
         for name, value in sorted(self.backbone.model.named_parameters()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    def _tokenizer(self):
+        """The tokenizer as plain values, without what the last call asked for."""
+        tokenizer = json.loads(self.backbone.tokenizer.backend_tokenizer.to_str())
+        return {name: value for name, value in tokenizer.items() if name not in ("padding", "truncation")}
+
     def save(self, path, meta=None):
-        """Write what training changed (the adapter alone for LoRA) to one safetensors file."""
-        save_tensors(path, self.backbone.weights(), meta)
+        """Write what training changed (the adapter alone for LoRA) to one safetensors file, with what :meth:`load_finished` needs."""
+        tokenizer = json.dumps({**self._tokenizer(), "padding": None, "truncation": None}) if self.own_tokenizer else None
+        own = {"backbone": self.name, "tuning": self.backbone.tuning, "tokenizer": tokenizer}
+        save_tensors(path, self.backbone.weights(), {**own, **(meta or {})})
 
     def load(self, path):
         """Read what :meth:`save` wrote; returns its metadata.
@@ -140,6 +149,24 @@ class MIRM(nn.Module):
         """
         tensors, meta = load_tensors(path)
         self.load_weights(tensors, path)
+        return meta
+
+    def load_finished(self, path):
+        """Read weights that the user named (`mirm_weights`); returns their metadata.
+
+        Raises:
+            ValueError: they belong to another backbone, tuning or size.
+        """
+        tensors, meta = load_tensors(path)
+        here = {"mirm_backbone": self.name, "mirm_tuning": self.backbone.tuning}
+        there = {"mirm_backbone": meta.get("backbone"), "mirm_tuning": meta.get("tuning")}
+        for key, value in here.items():
+            if str(there[key]).rstrip("/").rpartition("/")[2] != value.rstrip("/").rpartition("/")[2]:
+                raise ValueError(f"mirm_weights={path}: made with {key}={there[key]}, but this run has {key}={value}. Set it as it was.")
+        try:
+            self.load_weights(tensors, path)
+        except ValueError as error:
+            raise ValueError(f"mirm_weights={path}: another model's weights. Set the sizes (compact_…, mirm_lora_rank) of the run that made them.") from error
         return meta
 
     def load_weights(self, tensors, source="weights"):

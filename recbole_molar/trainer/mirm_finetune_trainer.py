@@ -93,7 +93,7 @@ class MIRMFinetuneTrainer:
         """Run stage 1, or take its result from the cache.
 
         Returns:
-            dict: JSON-able; `tasks` (samples, held-out loss before and after), `skipped`, `seconds`, `reused`.
+            dict: JSON-able; `tasks` (samples, held-out loss before and after), `skipped`, `seconds`, `reused`, `weights` (their file).
 
         Raises:
             ValueError: the loss is not a number.
@@ -106,7 +106,7 @@ class MIRMFinetuneTrainer:
         finished = self.cache_dir and self.cache_dir / f"mirm-{self.fingerprint[:16]}.safetensors"
         report = self._reuse(finished)
         if report:
-            return report
+            return {**report, "weights": str(finished)}
         train, held_out, skipped = self._draw_samples()
         report = {"tasks": {}, "skipped": skipped, "seconds": 0.0, "reused": False}
         if train:
@@ -117,7 +117,9 @@ class MIRMFinetuneTrainer:
         report["seconds"] = round(time.time() - start, 1)
         if self.accelerator.is_main_process:
             if finished:
+                report["weights"] = str(finished)
                 self.mirm.save(finished, {"fingerprint": self.fingerprint, "report": report})
+                self.log.info("Stage 1: weights in %s; --mirm_weights=%s uses them again when items change.", finished, finished)
             self._checkpoint.unlink(missing_ok=True)
         return report
 

@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from importlib.metadata import version
 from collections import Counter
 
 import numpy as np
@@ -65,6 +66,8 @@ def test_prefix_rows_are_recboles(make_data, flags):
 @pytest.mark.parametrize("split", [{"RS": [0.8, 0.1, 0.1]}, {"TS": [0.8, 0.1, 0.1]}])
 @pytest.mark.parametrize("group_by", ["user", "none"])
 def test_splits_by_ratio_are_recboles(make_data, flags, split, group_by):
+    if "TS" in split and version("recbole") == "1.2.0":
+        pytest.skip("RecBole 1.2.0 has no TS split")
     rows = clean_interactions()
     times = np.random.default_rng(1).permutation(len(rows))  # users interleave in time
     order = sorted(range(len(rows)), key=lambda i: (rows[i][0], times[i]))

@@ -89,3 +89,18 @@ def test_fingerprints_follow_text_and_image(tmp_path):
     item_ids = ["[PAD]", *(f"i{item}" for item in range(1, 13))]
     after = ItemContent.read(file, item_ids, ["plot", "title", "genre"], "plot", image_dir=tmp_path / "images").fingerprints()
     assert [item for item in range(13) if before[item] != after[item]] == [1, 5]
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path, caplog):
+    write_content(tmp_path)
+    (tmp_path / "secret.png").write_bytes((tmp_path / "images" / "i1.png").read_bytes())
+    (tmp_path / "images" / "i3.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "images" / "i7.png").symlink_to("i1.png")
+    content = ItemContent.read(tmp_path / "toy.item", ["[PAD]", "i1", "i3", "i7"], [], image_dir=tmp_path / "images", modalities=["image"])
+    assert [item.image_path is not None for item in content.items] == [False, True, False, True] and "1 symbolic links" in caplog.text
+
+
+@pytest.mark.parametrize("raw", [b"\xef\xbb\xbfitem_id:token\ttitle:token\n7\tx\n", b"item_id:token\ttitle:token\r\n7\tx\r\n"])
+def test_byte_order_mark_and_dos_line_ends(tmp_path, raw):
+    (tmp_path / "x.item").write_bytes(raw)
+    assert read(tmp_path / "x.item", ["[PAD]", "7"]).items[1].title == "x"

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from recbole_molar.data.prompt import CUR_ITEM
-from recbole_molar.model.backbone.user_decoder import DecoderStack
+from recbole_molar.model.backbone.user_decoder import DecoderStack, self_attention_layers
 
 TUNINGS = ("full", "lora", "frozen")
 
@@ -92,6 +92,11 @@ class Backbone(nn.Module):
     def logits(self, states):
         """Word scores [..., V] of hidden states [..., D]."""
         return self.plain.get_output_embeddings()(states)
+
+    @property
+    def user_decoder_depth(self):
+        """Most layers that :meth:`user_decoder` can have."""
+        return len(self_attention_layers(self.decoder.config))
 
     def user_decoder(self, num_layers=None):
         """A copy of the decoder's first layers for DUEG, see :class:`DecoderStack`."""

@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from recbole_molar.data.prompt import COMPRESS, TASKS
+from recbole_molar.data.prompt import COMPRESS, CUR_ITEM, TASKS
 from recbole_molar.model.backbone.base import Backbone
 from recbole_molar.model.backbone.pretrained import without_video
 
@@ -19,13 +19,14 @@ class Compact(Backbone):
     @classmethod
     def build(cls, texts, image_size, *, compact_hidden_size=192, compact_num_layers=3, compact_num_heads=4,
               compact_num_kv_heads=2, compact_intermediate_size=512, compact_vision_size=128, compact_vision_layers=2,
-              compact_vision_heads=4, compact_vocab_size=4096, **options):
+              compact_vision_heads=4, compact_vocab_size=4096, tokenizer=None, **options):
         """Make it from the data set's text; weights are drawn from torch's generator.
 
         Args:
             texts (list): all text of the items.
             image_size (tuple): (width, height), multiples of 28.
             compact_…: sizes, see `properties/backbone/compact.yaml`.
+            tokenizer (str, optional): a tokenizer as JSON, in place of one trained on the texts.
             **options: `tuning` and the rest of :class:`Backbone`.
         """
         _check_sizes(
@@ -33,9 +34,9 @@ class Compact(Backbone):
             ("compact_num_heads", compact_num_heads, "compact_num_kv_heads", compact_num_kv_heads),
             ("compact_vision_size", compact_vision_size, "compact_vision_heads", 4 * compact_vision_heads),
         )
-        tokenizer = train_tokenizer(texts, compact_vocab_size)
+        tokenizer = wrap_tokenizer(Tokenizer.from_str(tokenizer)) if tokenizer else train_tokenizer(texts, compact_vocab_size)
         token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-        rows = -(-(len(tokenizer) + 1) // 64) * 64  # room for [Cur_Item]
+        rows = -(-len({*tokenizer.get_vocab(), CUR_ITEM}) // 64) * 64
         section = compact_hidden_size // compact_num_heads // 2
         side = 3 * section // 8
         text = dict(
@@ -75,6 +76,11 @@ def train_tokenizer(texts, vocab_size):
     )
     prompts = [*COMPRESS.values(), *TASKS.values()]
     tokenizer.train_from_iterator([*texts, *prompts * 3], trainer)
+    return wrap_tokenizer(tokenizer)
+
+
+def wrap_tokenizer(tokenizer):
+    """A `tokenizers.Tokenizer` as transformers' class, with Qwen2-VL's special tokens."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[0], additional_special_tokens=list(SPECIAL[1:])
     )

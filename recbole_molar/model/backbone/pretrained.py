@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 from transformers.utils import cached_file
 
 from recbole_molar.model.backbone.base import Backbone
 
+SAFE = {"use_safetensors": True, "trust_remote_code": False}
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
@@ -34,12 +35,14 @@ class Pretrained(Backbone):
         try:
             processor = load_processor(name)
             # fp32: published weights are bf16, whose steps are too coarse for AdamW's updates; autocast gives the speed back.
-            model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
+            # Safetensors alone: a pickle runs code when it is read; so would a folder's own modelling files.
+            model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32, **SAFE)
         except (OSError, ValueError, KeyError, ImportError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
                 f"mirm_backbone={name}: cannot load it ({first}). Give a folder that holds the model, or the name of an "
-                f"image-text-to-text model on Hugging Face (needs a network), or mirm_backbone=compact, which needs no download."
+                f"image-text-to-text model on Hugging Face (needs a network), or mirm_backbone=compact, which needs no download. "
+                f"Weights must be .safetensors: convert a pickled .bin that you trust with transformers' save_pretrained."
             ) from error
         return cls(model, processor, image_size, **options)
 
@@ -51,8 +54,8 @@ def load_processor(name):
     checkpoint's own processor class is instantiated without its video part.
     """
     if importlib.util.find_spec("torchvision") is not None:
-        return AutoProcessor.from_pretrained(name)
-    return without_video(_processor_class(name)).from_pretrained(name)
+        return AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    return without_video(_processor_class(name)).from_pretrained(name, trust_remote_code=False)
 
 
 @functools.lru_cache
@@ -82,8 +85,8 @@ def _processor_class(name):
     for file in PROCESSOR_FILES:
         path = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
         declared = json.loads(Path(path).read_text(encoding="utf-8")).get("processor_class") if path else None
-        if declared and hasattr(transformers, declared):
+        if declared and issubclass(getattr(transformers, declared, object), ProcessorMixin):
             return getattr(transformers, declared)
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-    return PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(name))]
+    return PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(name, trust_remote_code=False))]

@@ -20,7 +20,7 @@ class DecoderStack(nn.Module):
 
     def __init__(self, decoder, num_layers=None):
         super().__init__()
-        kept = _self_attention_layers(decoder.config)
+        kept = self_attention_layers(decoder.config)
         num_layers = len(kept) if num_layers is None else num_layers
         if not isinstance(num_layers, int) or not 1 <= num_layers <= len(kept):
             raise ValueError(f"num_layers={num_layers}: the backbone's decoder has {len(kept)} layers. Valid: 1 to {len(kept)}.")
@@ -66,7 +66,7 @@ def _checkpoint(function, *args, **kwargs):
     return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False, **kwargs)
 
 
-def _self_attention_layers(config):
+def self_attention_layers(config):
     """Indices of the layers that need no picture (Mllama's cross-attention layers do)."""
     skipped = set(getattr(config, "cross_attention_layers", None) or [])
     return [index for index in range(config.num_hidden_layers) if index not in skipped]

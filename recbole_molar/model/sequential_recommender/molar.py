@@ -42,7 +42,8 @@ class Molar(SequentialRecommender):
         self.cosine, self.align_weight, self.align_temperature = config["score_function"] == "cosine", config["align_weight"], config["align_temperature"]
         self.end_to_end_items, self.standardize = config["end_to_end_items"], config["item_standardize"]
         dim = user_decoder.config.hidden_size
-        self.register_buffer("mirm_table", item_table.float(), persistent=False)
+        # Trained end to end, rows outside the last batches are stale: a resumed run must find them as they were.
+        self.register_buffer("mirm_table", item_table.float(), persistent=mirm is not None)
         self.item_adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_dropout"])
         self.item_id_residual = nn.Embedding(self.n_items, dim, padding_idx=0) if config["item_id_residual"] else None
         encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")

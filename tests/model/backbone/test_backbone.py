@@ -178,7 +178,7 @@ def test_save_and_load(content, source, tuning, tmp_path):
             value.add_(0.1 * torch.randn_like(value))
     assert one.fingerprint() != other.fingerprint()
     one.save(tmp_path / "mirm.safetensors", {"made": "by a test"})
-    assert other.load(tmp_path / "mirm.safetensors") == {"made": "by a test"}
+    assert other.load(tmp_path / "mirm.safetensors") ["made"] == "by a test"
     assert one.fingerprint() == other.fingerprint()
     assert torch.equal(one.encode_items([1, 3]), other.encode_items([1, 3]))
 
@@ -247,3 +247,17 @@ def test_unknown_backbones_and_options(content):
         toy_mirm(content, tuning="half")
     with pytest.raises(ValueError, match="mirm_readout=first"):
         toy_mirm(content, readout="first")
+
+
+def test_a_pickle_is_refused_and_not_run(content, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    save_qwen2_vl(tmp_path / "model", content)
+    for file in (tmp_path / "model").glob("*.safetensors"):
+        file.unlink()
+    torch.save({"trap": Trap()}, tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="must be .safetensors"):
+        build(content, str(tmp_path / "model"))
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,147 @@
+"""Molar by the whole command: one changed item, kill -9 in each stage, modalities, end to end, bad input."""
+
+import json
+import signal
+import time
+
+import pytest
+from safetensors import safe_open
+from test_main import result_of, start
+
+from recbole_molar.__main__ import main
+
+SMALL = {
+    "model": "Molar", "mirm_finetune_samples": 30, "mirm_image_size": "[28, 28]", "compact_hidden_size": 32, "compact_num_layers": 2,
+    "compact_intermediate_size": 48, "compact_vision_size": 16, "compact_vision_layers": 1, "compact_vocab_size": 400, "id_hidden_size": 16,
+    "id_inner_size": 16, "id_epochs": 1, "mirm_max_tokens": 40,
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(capsys, flags, command_line):
+    """Function: properties of a small Molar, or words -> (exit code, output, errors)."""
+
+    def call(words=None, **given):
+        code = main(["run", *(words or command_line(flags(**{**SMALL, **given})))])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.mark.parametrize("changed", ["text", "poster"])
+def test_one_changed_item_costs_one_pass(make_data, run, changed):
+    data = make_data(items=True, images=True) / "tiny"
+    first, folder = result_of(run(align_weight=0)[1])
+    weights = first["stage_1"]["weights"]
+    assert weights in (folder / "train.log").read_text()
+    if changed == "text":
+        file = data / "tiny.item"
+        file.write_text(file.read_text().replace("Title number 7\t", "Quite another zebra\t"))
+    else:
+        (data / "images" / "i7.png").write_bytes((data / "images" / "i8.png").read_bytes())
+    for given in (weights, folder):
+        second, folder = result_of(run(align_weight=0, mirm_weights=given)[1])
+        log = (folder / "train.log").read_text()
+        assert ("1 computed, 29 reused" if given == weights else "0 computed, 30 reused") in log and "held-out loss" not in log
+        assert second["stage_1"] == {"weights": weights, "reused": True}
+
+
+def test_weights_that_do_not_fit_are_refused(make_data, run):
+    make_data(items=True, images=True)
+    weights = result_of(run(align_weight=0)[1])[0]["stage_1"]["weights"]
+    for options, message in (({"compact_hidden_size": 64}, "another model's weights"), ({"mirm_tuning": "lora"}, "made with mirm_tuning=full")):
+        code, _, err = run(align_weight=0, mirm_weights=weights, **options)
+        assert code == 2 and message in err and "Traceback" not in err
+
+
+BAD = {
+    "task": ({"mirm_finetune_tasks": "[image_txt]"}, "no task image_txt"), "encoder": ({"user_encoder": "DUE"}, "Did you mean DUEG?"),
+    "ID model": ({"id_model": "SASReck"}, "Did you mean SASRec"), "field": ({"item_text_fields": "[titel]"}, "Did you mean title?"),
+    "no modality": ({"item_modalities": "[]"}, "item_modalities=[]"), "modality": ({"item_modalities": "[imgae]"}, "item_modalities=['imgae']"),
+    "backbone": ({"mirm_backbone": "./no-such-folder"}, "mirm_backbone=./no-such-folder: cannot load it"),
+    "layers": ({"dueg_layers": 9}, "dueg_layers=9: the decoder"), "readout": ({"mirm_readout": "cur_itm"}, "mirm_readout=cur_itm: unknown"),
+    "weights": ({"mirm_weights": "nowhere.safetensors"}, "mirm_weights=nowhere.safetensors: no such file"),
+    "objective": ({"mirm_finetune_objective": "state"}, "mirm_finetune_objective=state: unknown"),
+    "ids": ("items", "shares no item_id"), "pictures": ("images", "no file there is named"), "empty": ("empty", "has no header"),
+    "header only": ("header", "shares no item_id"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_leaves_nothing(make_data, run, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    data, (given, message) = make_data(items=True, images=True) / "tiny", BAD[name]
+    file = data / "tiny.item"
+    if given == "items":
+        file.write_text(file.read_text().replace("\ni", "\nx"))
+    elif given == "images":
+        for picture in (data / "images").iterdir():
+            picture.rename(picture.with_name("x" + picture.name))
+    elif given in ("empty", "header"):
+        file.write_text("" if given == "empty" else file.read_text().splitlines()[0] + "\n")
+    code, _, err = run(**(given if isinstance(given, dict) else {}))
+    assert code == 2 and message in err and "Traceback" not in err and len(err) < 1500
+    assert not list((tmp_path / "saved" / "tiny").glob("*")) and not list((tmp_path / "saved").rglob("*.*"))
+
+
+@pytest.mark.parametrize("modality, left, missing", [
+    ("[image]", "i3.png", "1 no image"), ("[text]", None, "1 no text"), ("[text, image]", "i3.png", "1 no image"),
+])  # fmt: skip
+def test_modalities_and_items_without_them(make_data, run, modality, left, missing):
+    data = make_data(items=True, images=left is not None) / "tiny"
+    if left:
+        (data / "images" / left).unlink()
+    file = data / "tiny.item"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"i4\tTitle number 4\tgenre1\n", b"").replace(b"\n", b"\r\n"))  # BOM and CRLF
+    code, out, err = run(item_modalities=modality, align_weight=0)
+    assert code == 0, err
+    assert missing in out and (modality == "[image]" or "1 no text" in out)
+
+
+def test_end_to_end_resumes_exactly(make_data, run, tmp_path, monkeypatch):
+    from recbole_molar.trainer.sequential_trainer import SequentialTrainer
+
+    make_data(items=True, images=True)
+    given = dict(item_encoding="end_to_end", end_to_end_items=6, eval_step=3, epochs=4, align_weight=0)
+    whole, _ = result_of(run(**given)[1])
+    save = SequentialTrainer._save_checkpoint
+
+    def cut(self, epoch, **kwargs):
+        save(self, epoch, **kwargs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SequentialTrainer, "_save_checkpoint", cut)
+    assert run(**given, output_dir=str(tmp_path / "cut"))[0] == 130
+    monkeypatch.undo()
+    folder = next((tmp_path / "cut" / "tiny").iterdir())
+    with safe_open(folder / "last.safetensors", "pt") as file:
+        assert {"model.mirm_table"} < set(file.keys()) and any(name.startswith("model.mirm.") for name in file.keys())
+    resumed, _ = result_of(run([f"--resume={folder}"])[1])
+    assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_result"] == whole["best_valid_result"]
+
+
+def test_kill_9_in_each_stage(make_data, run, flags, command_line, tmp_path):
+    """Killed in stage 1, and again in stage 2: the end is that of a run never cut."""
+    make_data(items=True, images=True)
+    given = {**SMALL, "epochs": 6, "stopping_step": 100, "train_batch_size": 4, "mirm_finetune_epochs": 6, "mirm_finetune_batch_size": 8}  # fmt: skip
+    whole, _ = result_of(run(**{**given, "output_dir": str(tmp_path / "whole")})[1])
+    words = command_line(flags(**given))
+    for mark, after in (("== mirm_finetune", "Stage 1, epoch 2:"), ("== Molar", "epoch 2/6")):
+        process, log, deadline = start(words, tmp_path), [], time.time() + 90
+        while time.time() < deadline and process.poll() is None:
+            log = list((tmp_path / "saved" / "tiny").glob("*/train.log"))
+            if log and after in log[0].read_text().rpartition(mark)[2] and mark in log[0].read_text():
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        err = process.communicate()[1].decode()
+        assert process.returncode == -signal.SIGKILL and not (log[0].parent / "result.json").exists(), err
+        words = [f"--resume={log[0].parent}"]
+    code, out, err = run(words)
+    assert code == 0, err
+    text = log[0].read_text()
+    assert "going on after epoch" in text and "Stage 1 goes on at epoch" in text
+    for key in ("test_result", "best_valid_result", "best_epoch", "split_hash"):
+        assert result_of(out)[0][key] == whole[key], key
+    assert json.dumps(whole["stage_1"]["tasks"]) == json.dumps(result_of(out)[0]["stage_1"]["tasks"])

@@ -144,7 +144,7 @@ class Molar(SequentialRecommender):
             return
         rows = train_data._dataset.inter_feat
         starts = range(0, len(rows), 256)
-        parts = [self.id_model(rows[slice(start, start + 256)].to(self.device)) for start in tqdm(starts, desc="ID user embeddings", leave=False)]
+        parts = [self.id_model(rows[slice(start, start + 256)].to(self.device)) for start in tqdm(starts, desc="ID user embeddings", leave=False, disable=None)]
         self.id_users = torch.cat(parts)  # [rows, D_id]
         self._id_row = torch.zeros(int(rows["target_index"].max()) + 1, dtype=torch.long, device=self.device)
         self._id_row[rows["target_index"].to(self.device)] = torch.arange(len(rows), device=self.device)

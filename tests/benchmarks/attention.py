@@ -1,0 +1,44 @@
+"""Attention of DUEG on a CPU: plain products (eager) against SDPA, one training step of a two-layer compact decoder, side by side.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/attention.py --length=200 --batch=32 --rounds=8
+"""
+
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from recbole_molar.command_line import parse_command_line  # noqa: E402
+from recbole_molar.device import has_cpu_bf16  # noqa: E402
+from recbole_molar.model.backbone.user_decoder import DecoderStack  # noqa: E402
+from transformers import Qwen2VLTextConfig, Qwen2VLTextModel  # noqa: E402
+
+
+def main():
+    """Print the least CPU seconds of a step for each, and their ratio."""
+    given = parse_command_line(sys.argv[1:])
+    length, batch, rounds = given.get("length", 200), given.get("batch", 32), given.get("rounds", 8)
+    config = Qwen2VLTextConfig(
+        vocab_size=8, hidden_size=192, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 9, 9]}, bos_token_id=None, eos_token_id=None,
+    )
+    stack = DecoderStack(Qwen2VLTextModel(config))
+    items = torch.randn(batch, length + 1, 192, requires_grad=True)
+    least = {"eager": float("inf"), "sdpa": float("inf")}
+    for _ in range(rounds):
+        for kind in least:
+            with mock.patch.object(DecoderStack, "cpu_attention", kind):
+                start = time.process_time()
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_cpu_bf16()):
+                    states = stack(items)
+                states.float().pow(2).mean().backward()
+                least[kind] = min(least[kind], time.process_time() - start)
+    ratio = least["sdpa"] / least["eager"]
+    print(f"[{batch}, {length + 1}] tokens, bf16 {has_cpu_bf16()}: eager {least['eager']:.3f} s, sdpa {least['sdpa']:.3f} s, {ratio:.2f} times")
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ def main():
         vocab_size=8, hidden_size=192, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 9, 9]}, bos_token_id=None, eos_token_id=None,
     )
-    stack = DecoderStack(Qwen2VLTextModel(config))
+    stack = DecoderStack(Qwen2VLTextModel(config)).train()
     items = torch.randn(batch, length + 1, 192, requires_grad=True)
     least = {"eager": float("inf"), "sdpa": float("inf")}
     for _ in range(rounds):

@@ -220,7 +220,7 @@ def _keys_read_by(model_class):
     keys = set()
     for module in {inspect.getmodule(base) for base in model_class.__mro__ if base.__module__.split(".")[0] not in ("builtins", "torch")}:
         try:
-            keys.update(re.findall(r"""config\[["'](\w+)["']\]""", inspect.getsource(module)))
+            keys.update(re.findall(r"""config\[\s*["'](\w+)["']\s*\]""", inspect.getsource(module)))
         except (OSError, TypeError):  # a class typed into a notebook has no file
             continue
     return keys

@@ -135,11 +135,13 @@ def build_model(config, prepared, content, accelerator, folder):
 
 
 def train_id_model(config, accelerator, folder, split_hash):
-    """Train the ID model to its best validation epoch, or load it where an equal one was trained before.
+    """Train the ID model to its best validation epoch, or load it where an equal one was trained before, or where `id_weights` gives one.
 
     Returns:
-        the model; in `joint` training, untrained.
+        the model; in `joint` training untrained, unless given.
     """
+    if config["id_weights"]:
+        return finished_id_model(config, accelerator, split_hash)
     id_config = make_id_config(config)
     prepared = prepare(id_config)
     assert prepared.dataset.split_hash() == split_hash
@@ -163,6 +165,29 @@ def train_id_model(config, accelerator, folder, split_hash):
         trainer.load_best()
         if accelerator.is_main_process:
             write_json(done, trainer.best_valid_result)
+    return model
+
+
+def finished_id_model(config, accelerator, split_hash):
+    """The best epoch of a finished run of the ID model (`id_weights`), with that run's own properties.
+
+    Raises:
+        ValueError: no finished run; of another model, or on another split.
+    """
+    folder = Path(str(config["id_weights"]))
+    if not all((folder / name).is_file() for name in (RESULT, CONFIG, BEST)):
+        raise ValueError(f"id_weights={folder}: not the folder of a finished run ({RESULT}, {CONFIG} and {BEST}). Run --model={config['id_model']} first.")
+    result = json.loads((folder / RESULT).read_text())
+    if result["model"] != config["id_model"]:
+        raise ValueError(f"id_weights={folder}: a run of {result['model']}, but id_model={config['id_model']}. Set --id_model={result['model']}.")
+    if result["split_hash"] != split_hash:
+        raise ValueError(f"id_weights={folder}: was trained on another split ({result['split_hash']}, here {split_hash}). Run it again on this data.")
+    id_config = Config(config_file_list=[folder / CONFIG], config_dict={"data_path": config.as_yaml()["data_path"]})
+    id_config["device"] = config["device"]
+    prepared = prepare(id_config)
+    model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
+    get_trainer(id_config)(id_config, model, accelerator, folder).load_best()
+    getLogger().info("ID model %s of %s, valid %s", result["model"], folder, result["best_valid_result"])
     return model
 
 

@@ -54,6 +54,25 @@ def test_weights_that_do_not_fit_are_refused(make_data, run):
         assert code == 2 and message in err and "Traceback" not in err
 
 
+def test_a_finished_id_model_is_taken_as_it_is(make_data, run, flags, command_line):
+    make_data(items=True, images=True)
+    own, folder = result_of(run()[1])
+    assert "id_model" in own["seconds"]
+    sasrec = dict(hidden_size=16, inner_size=16, n_layers=2, hidden_dropout_prob=0.2, attn_dropout_prob=0.2, train_batch_size=2048, learning_rate=0.001)
+    _, given = result_of(run(command_line(flags(**sasrec, stopping_step=5, metrics="[Recall, NDCG, MRR]")))[1])
+    given = given.resolve()
+    code, out, err = run(id_weights=given)
+    assert code == 0, err
+    taken, folder = result_of(out)
+    assert "id_model" not in taken["seconds"] and str(given) in (folder / "train.log").read_text()
+    assert taken["test_result"] == own["test_result"]
+    result = json.loads((given / "result.json").read_text())
+    for key, message in (("model", "a run of another, but id_model=SASRec"), ("split_hash", "was trained on another split")):
+        (given / "result.json").write_text(json.dumps({**result, key: "another"}))
+        code, _, err = run(id_weights=given)
+        assert code == 2 and message in err
+
+
 BAD = {
     "task": ({"mirm_finetune_tasks": "[image_txt]"}, "no task image_txt"), "encoder": ({"user_encoder": "DUE"}, "Did you mean DUEG?"),
     "ID model": ({"id_model": "SASReck"}, "Did you mean SASRec"), "field": ({"item_text_fields": "[titel]"}, "Did you mean title?"),
@@ -61,6 +80,7 @@ BAD = {
     "backbone": ({"mirm_backbone": "./no-such-folder"}, "mirm_backbone=./no-such-folder: cannot load it"),
     "layers": ({"dueg_layers": 9}, "dueg_layers=9: the decoder"), "readout": ({"mirm_readout": "cur_itm"}, "mirm_readout=cur_itm: unknown"),
     "weights": ({"mirm_weights": "nowhere.safetensors"}, "mirm_weights=nowhere.safetensors: no such file"),
+    "ID run": ({"id_weights": "nowhere"}, "id_weights=nowhere: not the folder of a finished run"),
     "objective": ({"mirm_finetune_objective": "state"}, "mirm_finetune_objective=state: unknown"),
     "ids": ("items", "shares no item_id"), "pictures": ("images", "no file there is named"), "empty": ("empty", "has no header"),
     "header only": ("header", "shares no item_id"),

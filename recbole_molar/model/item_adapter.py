@@ -25,22 +25,23 @@ class ItemAdapter(nn.Module):
 
     Args:
         kind (str): `none` (the paper's: the state is the embedding; needs D_in = D_out), `linear`, or `mlp` (a linear map plus a
-            GELU layer of the same width, so that it starts no worse than linear).
+            GELU layer, so that it starts no worse than linear).
         dim_in (int), dim_out (int): D_in, D_out.
+        hidden (int): width of the hidden layer of `mlp`.
         dropout (float): on the hidden layer of `mlp`.
 
     Raises:
         ValueError: `none` with different dimensions.
     """
 
-    def __init__(self, kind, dim_in, dim_out, dropout=0.0):
+    def __init__(self, kind, dim_in, dim_out, hidden=1024, dropout=0.0):
         super().__init__()
         if kind == "none" and dim_in != dim_out:
             raise ValueError(f"item_adapter=none: MIRM gives {dim_in} dimensions, the user encoder reads {dim_out}. Set item_adapter=linear.")
         self.linear = nn.Identity() if kind == "none" else nn.Linear(dim_in, dim_out)
         self.hidden = None
         if kind == "mlp":
-            self.hidden = nn.Sequential(nn.Linear(dim_in, 2 * dim_out), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim_out, dim_out))
+            self.hidden = nn.Sequential(nn.Linear(dim_in, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim_out))
 
     def forward(self, table):
         """[N, D_in] -> [N, D_out]."""

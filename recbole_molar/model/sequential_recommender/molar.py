@@ -44,7 +44,7 @@ class Molar(SequentialRecommender):
         dim = user_decoder.config.hidden_size
         # Trained end to end, rows outside the last batches are stale: a resumed run must find them as they were.
         self.register_buffer("mirm_table", item_table.float(), persistent=mirm is not None)
-        self.item_adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_dropout"])
+        self.item_adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_adapter_size"], config["item_dropout"])
         self.item_id_residual = nn.Embedding(self.n_items, dim, padding_idx=0) if config["item_id_residual"] else None
         encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
         options = {key: config[key] for key in encoder.option_keys() if key in config}

@@ -18,6 +18,8 @@ from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
+EVAL_ROWS = 32  # histories that are encoded together in evaluation
+
 
 class Molar(SequentialRecommender):
     """The recommender of stage 2: table of item embeddings -> DUEG -> scores, with the post-alignment loss.
@@ -184,10 +186,13 @@ class Molar(SequentialRecommender):
     def user_embedding(self, interaction):
         """E_con after the whole history and the item embeddings: [B, D], [N, D]."""
         table = self.item_embeddings() if self._eval_table is None else self._eval_table
-        item_seq_len = interaction[self.ITEM_SEQ_LEN]
-        item_seq = interaction[self.ITEM_SEQ][:, : int(item_seq_len.max())]
+        item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        user = table.new_empty(len(item_seq), table.size(1))
         with torch.autocast(self.device.type, enabled=False):
-            return self.user_encoder.last(table[item_seq], item_seq_len), table
+            for rows in item_seq_len.argsort().split(EVAL_ROWS):  # of like lengths: little padding
+                lengths = item_seq_len[rows]
+                user[rows] = self.user_encoder.last(table[item_seq[rows, : int(lengths.max())]], lengths)
+        return user, table
 
     def full_sort_predict(self, interaction):
         """Scores of all items, fp32: [B, n_items]."""

@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=2 python tests/benchmarks/ml_1m_table.py --data_path=../shared/data --output_dir=saved/table --seeds=[2020,2021,2022]
 
 Each row is one command of `run_recbole_molar.py`; `--rows=[SASRec,Molar]` runs some of them. Give two processes different rows or seeds to use
-two cores. The epoch is chosen on validation by every run itself; the table shows test figures.
+two cores. The epoch is chosen on validation by every run itself; the table shows test figures. A finished SASRec of the same seed, whose
+training is that of Molar's ID stage, is handed to Molar (`id_weights`) instead of being trained twice.
 """
 
 import json
@@ -21,29 +22,35 @@ ROWS = {
     "Popularity": ["--model=Popularity"],
     "SASRec": ["--config_files=properties/recipe/sasrec-ml-1m.yaml"],
     "Molar": ["--model=Molar"],
+    "Molar with ID residual": ["--model=Molar", "--item_id_residual=True"],
     "Molar without alignment": ["--model=Molar", "--align_weight=0"],
     "Molar text only": ["--model=Molar", "--item_modalities=[text]"],
 }
 METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
 
 
-def run(name, seed, given):
-    """Result of one row and seed: from its log if it is done, else by running it, or going on with it."""
+def finished(name, seed, given):
+    """Log of a row and seed, and its run folder: None before it starts; whether it is done."""
     log = Path(given["output_dir"]) / "logs" / f"{name.replace(' ', '-')}-{seed}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / "run_recbole_molar.py")]
-    folder = re.search(r"run folder (.+?), device", log.read_text()) if log.is_file() else None
-    if folder and Path(folder[1]).is_dir():
-        result = Path(folder[1]) / "result.json"
-        if result.is_file():
-            return json.loads(result.read_text())
-        words = [f"--resume={folder[1]}"]
-    else:
-        words = [*ROWS[name], "--dataset=ml-1m", f"--seed={seed}", *(f"--{key}={value}" for key, value in given.items())]
-    print(f"{name}, seed {seed}: {' '.join(words)}", flush=True)
-    with open(log, "a", encoding="utf-8") as file:
-        subprocess.run([*command, *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=True)
-    return json.loads(Path(log.read_text().strip().splitlines()[-1]).read_text())
+    found = re.search(r"run folder (.+?), device", log.read_text()) if log.is_file() else None
+    folder = Path(found[1]) if found and Path(found[1]).is_dir() else None
+    return log, folder, bool(folder and (folder / "result.json").is_file())
+
+
+def run(name, seed, given):
+    """Result of one row and seed: from its run folder if it is done, else by running it, or going on with it."""
+    log, folder, done = finished(name, seed, given)
+    if not done:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        words = [f"--resume={folder}"] if folder else [*ROWS[name], "--dataset=ml-1m", f"--seed={seed}", *(f"--{key}={value}" for key, value in given.items())]
+        _, id_model, id_done = finished("SASRec", seed, given)
+        if id_done and not folder and name.startswith("Molar"):
+            words.append(f"--id_weights={id_model}")
+        print(f"{name}, seed {seed}: {' '.join(words)}", flush=True)
+        with open(log, "a", encoding="utf-8") as file:
+            subprocess.run([sys.executable, str(ROOT / "run_recbole_molar.py"), *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=True)
+        _, folder, _ = finished(name, seed, given)
+    return json.loads((folder / "result.json").read_text())
 
 
 def main():

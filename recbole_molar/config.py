@@ -34,11 +34,21 @@ CHOICES = {
     "item_adapter": ("none", "linear", "mlp"),
     "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),  # RecBole takes Adam for any other name
 }
-NUMBERS = {  # key: (type, smallest value)
-    "epochs": (int, 0), "train_batch_size": (int, 1), "eval_batch_size": (int, 1), "MAX_ITEM_LIST_LENGTH": (int, 1), "stopping_step": (int, 0),
-    "eval_step": (int, 0), "seed": (int, 0), "gradient_accumulation_steps": (int, 1), "learning_rate": (float, 0), "weight_decay": (float, 0),
-    "warmup_ratio": (float, 0), "metric_decimal_place": (int, 1),
+INFINITY = float("inf")
+NUMBERS = {  # key: (type, smallest value, largest value)
+    "epochs": (int, 0, INFINITY), "train_batch_size": (int, 1, INFINITY), "eval_batch_size": (int, 1, INFINITY), "MAX_ITEM_LIST_LENGTH": (int, 1, INFINITY),
+    "stopping_step": (int, 0, INFINITY), "eval_step": (int, 0, INFINITY), "seed": (int, 0, INFINITY), "gradient_accumulation_steps": (int, 1, INFINITY),
+    "learning_rate": (float, 0, INFINITY), "weight_decay": (float, 0, INFINITY), "warmup_ratio": (float, 0, 1), "metric_decimal_place": (int, 1, INFINITY),
+    "mirm_finetune_samples": (int, 1, INFINITY), "mirm_finetune_epochs": (int, 0, INFINITY), "mirm_finetune_batch_size": (int, 1, INFINITY),
+    "mirm_finetune_learning_rate": (float, 0, INFINITY), "mirm_finetune_history_length": (int, 1, INFINITY), "mirm_bow_weight": (float, 0, INFINITY),
+    "mirm_contrast_weight": (float, 0, INFINITY), "mirm_contrast_temperature": (float, 1e-3, INFINITY), "mirm_max_answer_tokens": (int, 1, INFINITY),
+    "mirm_max_tokens": (int, 1, INFINITY), "mirm_encode_batch_size": (int, 1, INFINITY), "mirm_lora_rank": (int, 1, INFINITY),
+    "mirm_lora_alpha": (float, 0, INFINITY), "mirm_learning_rate": (float, 0, INFINITY), "end_to_end_items": (int, 1, INFINITY),
+    "item_adapter_size": (int, 1, INFINITY), "item_dropout": (float, 0, 0.99), "dueg_dropout": (float, 0, 0.99), "align_weight": (float, 0, INFINITY),
+    "align_temperature": (float, 1e-3, INFINITY), "score_temperature": (float, 1e-3, INFINITY), "nce_negatives": (int, 1, INFINITY),
 }
+MAX_IMAGE_SIDE = 2048  # pixels
+SWITCHES = ("item_standardize", "item_id_residual", "gradient_checkpointing", "mask_history", "train_all_positions")
 MERGED_KEYS = ("eval_args", "load_col")  # dictionaries of which a user may give a part
 
 
@@ -139,7 +149,9 @@ class Config(RecBoleConfig):
         return key in self._id_model_keys()
 
     def _id_model_keys(self):
-        known = _listed_keys() | _keys_read_by(self.id_model_class) if "id_model_class" in self.__dict__ else set()
+        if "id_model_class" not in self.__dict__:
+            return set()
+        known = _listed_keys() | _keys_read_by(self.id_model_class) | set(read_yaml(properties_dir() / "overall.yaml"))
         return {f"id_{key}" for key in known}
 
     def _get_final_config_dict(self):
@@ -166,10 +178,17 @@ class Config(RecBoleConfig):
         for metric in _as_list(final["metrics"]):
             if str(metric).lower() not in metric_types:
                 raise ValueError(f"metrics={metric}: unknown. Valid: {', '.join(sorted(metric_types))}.")
-        for key, (kind, minimum) in NUMBERS.items():
-            value = final[key]
-            if isinstance(value, bool) or not isinstance(value, (int, kind)) or not value >= minimum:
-                raise ValueError(f"{key}={value}: must be {'a whole number' if kind is int else 'a number'} of at least {minimum}.")
+        for key, (kind, least, most) in NUMBERS.items():
+            value = final.get(key, least)
+            if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value <= most:
+                between = f"of at least {least}" if most == INFINITY else f"from {least} to {most}"
+                raise ValueError(f"{key}={value}: must be {'a whole number' if kind is int else 'a number'} {between}.")
+        for key in SWITCHES:
+            if not isinstance(final.get(key, True), bool):
+                raise ValueError(f"{key}={final[key]}: must be True or False.")
+        size = final.get("mirm_image_size", [28, 28])
+        if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and 1 <= side <= MAX_IMAGE_SIDE for side in size)):
+            raise ValueError(f"mirm_image_size={size}: must be [width, height], whole numbers from 1 to {MAX_IMAGE_SIDE}.")
         for k in _as_list(final["topk"]):
             if isinstance(k, bool) or not isinstance(k, int) or k < 1:
                 raise ValueError(f"topk={final['topk']}: must be a whole number of at least 1, or a list of them.")

@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
-from recbole_molar.command_line import config_file_list, parse_command_line, properties_dir
+from recbole_molar.command_line import config_file_list, parse_command_line, properties_dir, read_yaml
 from recbole_molar.config import Config
+from recbole_molar.quick_start import make_id_config
 from recbole_molar.utils import get_model
 
 
@@ -159,17 +160,30 @@ def test_cross_entropy_needs_no_negatives():
     ("learning_rate", "fast", "learning_rate=fast: must be a number"), ("topk", [0], "topk=.*at least 1"), ("topk", "ten", "topk=ten"),
     ("learner", "adamm", "learner=adamm: unknown. Valid: adam, adamw"), ("clip_grad_norm", 1.0, "clip_grad_norm=1.0: must be a dictionary"),
     ("eval_args", "full", "eval_args=full: must be a dictionary"), ("gradient_accumulation_steps", 0, "gradient_accumulation_steps=0"),
+    ("align_temperature", 0, "align_temperature=0: must be a number of at least 0.001"), ("item_dropout", 1.0, "item_dropout=1.0: .* from 0 to 0.99"),
+    ("item_standardize", "yes", "item_standardize=yes: must be True or False"), ("mirm_image_size", [112], "mirm_image_size=.*width, height"),
+    ("align_weight", None, "align_weight=None: must be a number"), ("mirm_max_tokens", 0, "mirm_max_tokens=0: must be a whole number of at least 1"),
     ("lr_schedule", "linear", "lr_schedule=linear: unknown"), ("epochs", True, "epochs=True"), ("learning_rate", float("nan"), "learning_rate=nan"),
 ])
 def test_invalid_values(key, value, message):
     with pytest.raises(ValueError, match=message):
-        config(model="Molar" if key == "rec_loss" else "SASRec", **{key: value})
+        config(model="Molar" if key.startswith(("rec_loss", "align", "item", "mirm")) else "SASRec", **{key: value})
 
 
 @pytest.mark.parametrize("key", ["user_encoder", "id_model"])
 def test_unknown_part_lists_what_there_is(key):
     with pytest.raises(ValueError, match=f"{key}=Nothing: no such .*Valid: .*SASRec"):
         config(model="Molar", **{key: "Nothing"})
+
+
+def test_keys_of_the_id_model_reach_it():
+    given = {"id_inner_size": 8, "id_lr_schedule": "cosine", "id_warmup_ratio": 0.25, "id_n_heads": 4, "id_epochs": 3}
+    found = make_id_config(config(model="Molar", **given))
+    assert {f"id_{key[3:]}": found[key[3:]] for key in given} == given
+    for file in properties_dir().rglob("*.yaml"):
+        written = {key: value for key, value in read_yaml(file).items() if key.startswith("id_") and key not in ("id_model", "id_weights", "id_training")}
+        found = make_id_config(config(model="Molar", **written))
+        assert {key: found[key[3:]] for key in written} == written
 
 
 def test_keys_of_the_id_model():

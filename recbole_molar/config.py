@@ -48,7 +48,7 @@ NUMBERS = {  # key: (type, smallest value, largest value)
     "align_temperature": (float, 1e-3, INFINITY), "score_temperature": (float, 1e-3, INFINITY), "nce_negatives": (int, 1, INFINITY),
 }
 MAX_IMAGE_SIDE = 2048  # pixels
-SWITCHES = ("item_standardize", "item_id_residual", "gradient_checkpointing", "mask_history", "train_all_positions")
+SWITCHES = ("item_text_escaped", "item_standardize", "item_id_residual", "gradient_checkpointing", "mask_history", "train_all_positions")
 MERGED_KEYS = ("eval_args", "load_col")  # dictionaries of which a user may give a part
 
 

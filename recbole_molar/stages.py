@@ -37,6 +37,7 @@ def read_item_content(config, dataset):
     return ItemContent.read(
         item_file, [str(token) for token in dataset.field2id_token[dataset.iid_field]], text_fields or [], description_field=description,
         image_dir=image_dir, modalities=modalities, field_separator=config["field_separator"], id_field=dataset.iid_field,
+        escaped=config["item_text_escaped"],
     )
 
 

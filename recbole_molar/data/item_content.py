@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ from recbole_molar.data.image import ImageStore
 
 MODALITIES = ("text", "image")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
+ESCAPED = re.compile(r"\\([tnr\\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class ItemContent:
 
     @classmethod
     def read(cls, item_file, item_ids, text_fields, description_field=None, title_field=None, image_dir=None,
-             modalities=MODALITIES, field_separator="\t", id_field="item_id"):
+             modalities=MODALITIES, field_separator="\t", id_field="item_id", escaped=False):
         """Read the `.item` file (raw: RecBole's own reader eats quotes and splits words) and look the images up.
 
         A modality that is left out is never read, neither as MIRM's input nor as a text that stage 1 learns to generate.
@@ -54,6 +57,7 @@ class ItemContent:
             title_field (str, optional): what names the item; by default the first column whose name holds "title" or "name".
             image_dir (Path, optional): folder of `<item_id>.jpg|jpeg|png|webp`.
             modalities (list): of `text` and `image`.
+            escaped (bool): cells hold `\\t`, `\\n`, `\\r` and `\\\\` for tab, line ends and backslash, as the converters write them.
 
         Raises:
             ValueError: anything wrong in the file, the columns, the ids or the folder; says what to do.
@@ -62,6 +66,8 @@ class ItemContent:
         texts = {}
         if "text" in modalities:
             columns, rows = _read_atomic(Path(item_file), field_separator, id_field, set(item_ids[1:]))
+            if escaped:
+                rows = {key: [_unescape(cell) for cell in row] for key, row in rows.items()}
             wanted = list(dict.fromkeys([*text_fields, *filter(None, [description_field, title_field])]))
             _check_columns(item_file, columns, text_fields, wanted)
             if not rows and len(item_ids) > 1:
@@ -188,6 +194,11 @@ def _read_atomic(path, separator, id_field, wanted):
     if repeated:
         logging.getLogger().warning("%s: %d rows repeat an id; the first row of each is used.", path, repeated)
     return columns, rows
+
+
+def _unescape(cell):
+    """Undo the converters' escapes; any other backslash stays as it is."""
+    return ESCAPED.sub(lambda match: ESCAPES[match[1]], cell) if "\\" in cell else cell
 
 
 def _check_columns(path, columns, text_fields, wanted):

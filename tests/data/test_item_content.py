@@ -104,3 +104,13 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path, caplog):
 def test_byte_order_mark_and_dos_line_ends(tmp_path, raw):
     (tmp_path / "x.item").write_bytes(raw)
     assert read(tmp_path / "x.item", ["[PAD]", "7"]).items[1].title == "x"
+
+
+def test_escaped_text_is_read_back(tmp_path):
+    text = 'a\tb\nc\r"d" \\n e\\ 🎬'
+    escaped = text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    file = tmp_path / "x.item"
+    file.write_text(f"item_id:token\ttitle:token_seq\ni1\t{escaped}\n", encoding="utf-8")
+    for on, expected in ((True, text), (False, escaped)):
+        content = ItemContent.read(file, ["[PAD]", "i1"], ["title"], modalities=["text"], escaped=on)
+        assert content.items[1].fields["title"] == expected

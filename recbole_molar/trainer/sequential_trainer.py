@@ -1,28 +1,24 @@
 """RecBole's Trainer for every sequential model of a run, ours and RecBole's: Accelerate, exact resume, masked evaluation."""
 
 import math
-import sys
 import time
 from logging import getLogger
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
-from recbole_molar.data.dataset import TARGET_INDEX
 from recbole_molar.device import kept_freed_memory
+from recbole_molar.trainer.ranking_trainer import RankingTrainer
 from recbole_molar.trainer.schedule import warmup_cosine
-from recbole.trainer import Trainer
-from recbole.utils import calculate_valid_score
 
 ESTIMATE_AFTER = 20  # batches
 LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
 
 
-class SequentialTrainer(Trainer):
+class SequentialTrainer(RankingTrainer):
     """Train, validate and test one model.
 
     Adds to RecBole's Trainer: parameter groups and a learning-rate schedule (`lr_schedule`, `warmup_ratio`), gradient
@@ -44,8 +40,6 @@ class SequentialTrainer(Trainer):
         super().__init__(config, model)
         self.global_step = 0
         self.curve = []
-        self.eval_dataset = None
-        self.ranks = None
 
     # --------------------------------------------------------------- training
 
@@ -253,59 +247,3 @@ class SequentialTrainer(Trainer):
     def load_best(self):
         """Put the weights of the best validation epoch into the model."""
         self._load_model(load_tensors(self.folder / BEST)[0])
-
-    # ------------------------------------------------------------- evaluation
-
-    def _valid_epoch(self, valid_data, show_progress=False):
-        result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
-        return calculate_valid_score(result, self.valid_metric), result
-
-    @torch.no_grad()
-    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
-        """RecBole's evaluation, with the history masked; afterwards `ranks` holds each row's rank.
-
-        Returns:
-            dict: metric -> value.
-        """
-        if load_best_model:
-            self.load_best()
-        self.model.eval()
-        if hasattr(self.model, "before_evaluation"):
-            self.model.before_evaluation(self)
-        self.eval_dataset, self.ranks = eval_data._dataset, []
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty())
-
-    def _full_sort_batch_eval(self, batched_data):
-        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
-        self._mask_and_rank(interaction[self.config["USER_ID_FIELD"]], interaction[TARGET_INDEX], scores, positive_u, positive_i)
-        return interaction, scores, positive_u, positive_i
-
-    def _neg_sample_batch_eval(self, batched_data):
-        interaction, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
-        if scores.dim() == 2 and len(scores) == len(positive_u):  # one target for each user; scores of what was not sampled are -inf
-            first = torch.from_numpy(np.unique(batched_data[1].numpy(), return_index=True)[1])
-            users, targets = (interaction[name].cpu()[first] for name in (self.config["USER_ID_FIELD"], TARGET_INDEX))
-            self._mask_and_rank(users, targets, scores, positive_u, positive_i)
-        return interaction, scores, positive_u, positive_i
-
-    def _mask_and_rank(self, users, target_index, scores, positive_u, positive_i):
-        """Mask the history in `scores` [B, N], in place, and keep the rank of each target."""
-        if torch.isnan(scores).any():
-            raise ValueError("evaluation: the model's scores hold NaN. Try a lower learning_rate, or precision=fp32.")
-        target = scores[positive_u, positive_i]
-        if self.config["mask_history"]:
-            rows, items = self.eval_dataset.seen_before(target_index)
-            scores[rows.to(scores.device), items.to(scores.device)] = -np.inf
-            scores[positive_u, positive_i] = target  # an item consumed again stays a candidate
-        ahead, ties = (scores > target[:, None]).sum(1), (scores == target[:, None]).sum(1) - 1
-        self.ranks.append(torch.stack([users.to(ahead.device), positive_i.to(ahead.device), ahead + 1, ties], dim=1).cpu())
-
-    def save_ranks(self, path, dataset):
-        """Write the ranks of the last evaluation: external user and item ids, rank (1 is best), number of ties at that score."""
-        user, item, rank, ties = (torch.cat(self.ranks) if self.ranks else torch.zeros(0, 4, dtype=torch.long)).numpy().T
-        tokens = dataset.field2id_token
-        columns = {
-            "user": np.asarray(tokens[dataset.uid_field])[user].astype(str), "item": np.asarray(tokens[dataset.iid_field])[item].astype(str),
-            "rank": rank, "ties": ties,
-        }
-        np.savez_compressed(path, **columns)

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors
+from recbole_molar.device import return_freed_memory
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.finetune.base import Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
@@ -18,6 +19,7 @@ from recbole_molar.trainer.schedule import warmup_cosine
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 128
 ESTIMATE_AFTER = 20  # batches
+TRIM_EVERY = 8  # steps
 
 
 def make_tasks(names, **options):
@@ -209,6 +211,8 @@ class MIRMFinetuneTrainer:
             if (number + 1) % accumulation == 0 or number + 1 == len(batches):
                 self._step(position, steps)
                 position.update(epoch=epoch, batch=number + 1)
+                if position["step"] % TRIM_EVERY == 0:
+                    return_freed_memory()
                 if time.time() - saved > 60 * self.save_minutes:
                     self._save(position)
                     saved = time.time()

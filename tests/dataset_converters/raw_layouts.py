@@ -93,20 +93,24 @@ def _asin(item):
 def _amazon_2014():
     reviews = [{"reviewerID": f"A{u}", "asin": _asin(i), "reviewerName": "J. \"X\"", "helpful": [2, 3], "reviewText": "Good 'asin': 'B0'", "overall": float(r),
                 "summary": "ok", "unixReviewTime": t, "reviewTime": "01 1, 2001"} for u, i, r, t in interactions()]  # fmt: skip
-    items = [{"asin": _asin(i), "title": f"Product {i}'s \"name\"", "price": 3.17, "imUrl": f"http://ecx.images-amazon.com/images/I/{i}.jpg",
+    items = [{"asin": _asin(i), "title": f"Product {i}'s \"name\"", "price": 3.17,
+              "imUrl": f"http://ecx.images-amazon.com/images/I/{i}.jpg",
               "related": {"also_bought": [_asin(2), _asin(3)]}, "salesRank": {"Toys & Games": 211836}, "brand": "Coxlures",
-              "categories": [["Toys"], ["Toys", "Dress Up & Pretend Play"]], "description": HOSTILE if i == 1 else f"About {i}"} for i in range(1, ITEMS + 1)]  # fmt: skip
+              "categories": [["Toys"], ["Toys", "Dress Up & Pretend Play"]], "description": HOSTILE if i == 1 else f"About {i}"}
+             for i in range(1, ITEMS + 1)]  # fmt: skip
     return reviews, items
 
 
 def _amazon_2018():
     reviews = [{"overall": float(r), "vote": "5", "verified": True, "reviewTime": "01 1, 2001", "reviewerID": f"A{u}", "asin": _asin(i),
-                "style": {"Size:": " Large"}, "reviewerName": "x", "reviewText": "y", "summary": "z", "unixReviewTime": t} for u, i, r, t in interactions()]  # fmt: skip
+                "style": {"Size:": " Large"}, "reviewerName": "x", "reviewText": "y", "summary": "z", "unixReviewTime": t}
+               for u, i, r, t in interactions()]  # fmt: skip
     items = [{"asin": _asin(i), "title": f"Product {i}" if i != 3 else "var aPageStart = (new Date()).getTime();", "feature": ["Cotton", "Machine wash"],
               "description": [HOSTILE, "Second."] if i == 1 else [], "price": "$7.99 - $8.52" if i != 2 else ".a-box-inner{background-color:#fff}#x",
               "imageURL": [f"https://images-na.ssl-images-amazon.com/images/I/{i}._US40_.jpg"],
               "imageURLHighRes": [f"https://images-na.ssl-images-amazon.com/images/I/{i}.jpg"] if i != 4 else [],
-              "brand": "Coxlures", "category": ["Toys", "Dolls"], "main_cat": "Toys", "also_buy": [], "rank": ["1 in Toys"]} for i in range(1, ITEMS + 1)]  # fmt: skip
+              "brand": "Coxlures", "category": ["Toys", "Dolls"], "main_cat": "Toys", "also_buy": [], "rank": ["1 in Toys"]}
+             for i in range(1, ITEMS + 1)]  # fmt: skip
     return reviews, items
 
 
@@ -130,7 +134,8 @@ def read_back(folder):
     """(rows of `.inter` as dicts, items by id as dicts of decoded cells, lines of dataset.yaml as text)."""
     inter = _rows(folder / f"{folder.name}.inter")
     item_file = folder / f"{folder.name}.item"
-    items = {row["item_id"]: {name: unescape(cell) for name, cell in row.items() if name != "item_id"} for row in _rows(item_file)} if item_file.exists() else {}
+    rows = _rows(item_file) if item_file.exists() else []
+    items = {row.pop("item_id"): {name: unescape(cell) for name, cell in row.items()} for row in rows}
     return inter, items, (folder / "dataset.yaml").read_text(encoding="utf-8")
 
 

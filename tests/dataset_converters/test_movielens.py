@@ -48,7 +48,8 @@ def test_titles(raw, title, year):
 
 def test_extra_files(tmp_path, convert, out):
     root = movielens(tmp_path, "ml-1m")
-    write_csv(tmp_path / "plots.csv", ["movieId", "plot", "poster_url", "genre"], [(1, "A boy,\n\"Andy\".", "http://x/1.jpg", "x"), (6, "Paris", "", "Romance")])
+    header = ["movieId", "plot", "poster_url", "genre"]
+    write_csv(tmp_path / "plots.csv", header, [(1, "A boy,\n\"Andy\".", "http://x/1.jpg", "x"), (6, "Paris", "", "Romance")])
     (tmp_path / "more.jsonl").write_text('{"item_id": 2, "plot": "Neo", "actors": ["Keanu Reeves", "Carrie-Anne Moss"]}\n')
     convert("movielens", root, "--item-files", tmp_path / "plots.csv", tmp_path / "more.jsonl")
     _, items, properties = read_back(out / "made")

@@ -3,6 +3,7 @@
 All is written to a temporary folder beside the target and renamed at the end, so that an error or Ctrl-C leaves nothing.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -58,8 +59,8 @@ class AtomicFolder:
         if self.target.exists() or self.target.is_symlink():
             if not overwrite:
                 raise ValueError(f"{self.target}: exists. Choose another --dataset or --output-path, or add --overwrite.")
-            if not (self.target / f"{dataset}.inter").is_file():
-                raise ValueError(f"{self.target}: holds no {dataset}.inter, so it is no data set and is not overwritten. Move it away.")
+            if self.target.is_symlink() or not (self.target / f"{dataset}.inter").is_file():
+                raise ValueError(f"{self.target}: a link, or holds no {dataset}.inter, so it is not overwritten. Move it away.")
 
     def __enter__(self):
         first = self.output_path.absolute()
@@ -78,8 +79,9 @@ class AtomicFolder:
             raise
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
-            for folder in self.made if kind else ():
-                folder.rmdir()
+            with contextlib.suppress(OSError):  # someone else wrote there meanwhile
+                for folder in self.made if kind else ():
+                    folder.rmdir()
 
     @property
     def images(self):

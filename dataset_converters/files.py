@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 ROWS = 500_000  # of a chunk of a table
 LINES = 16 << 20  # characters of lines read at once
-BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+BROKEN = (csv.Error, EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
 class Plain:

@@ -23,7 +23,7 @@ def separator_of(file, given=None):
         return {"\\t": "\t", "tab": "\t"}.get(given, given)
     if ending(file.path) in (".tsv", ".tab", ".inter", ".item"):
         return "\t"
-    header = "".join(read_header(file, "\x00"))
+    header = "".join(read_header(file, "\x1f"))
     return max(SEPARATORS, key=header.count)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dataset_converters.atomic import AtomicFolder, add_output_arguments
 from dataset_converters.columns import to_numbers
-from dataset_converters.files import find_files, lines, table_chunks
+from dataset_converters.files import broken_file, find_files, lines, table_chunks
 from dataset_converters.interactions import InteractionReader, add_filter_arguments
 from dataset_converters.item_files import ItemJoin
 
@@ -138,7 +138,7 @@ def _movies_csv(files):
 
 
 def _csv_rows(file, width):
-    with file.open() as stream:
+    with file.open() as stream, broken_file(file):
         reader = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""))
         next(reader, None)
         for row in reader:

@@ -54,8 +54,9 @@ def review(user, item, rating, when, texts, layout):
 
 def metadata(item, source, layout):
     if layout == "2014":
-        row = {"asin": f"B{item:09d}", "title": words(10, source), "price": 9.99, "imUrl": f"http://ecx.images-amazon.com/images/I/{item}.jpg", "brand": "Brand",
-               "related": {"also_bought": [f"B{item + k:09d}" for k in range(60)]}, "categories": [["Clothing", "Women"]], "description": words(90, source)}  # fmt: skip
+        row = {"asin": f"B{item:09d}", "title": words(10, source), "price": 9.99, "imUrl": f"http://ecx.images-amazon.com/images/I/{item}.jpg",
+               "brand": "Brand", "related": {"also_bought": [f"B{item + k:09d}" for k in range(60)]}, "categories": [["Clothing", "Women"]],
+               "description": words(90, source)}  # fmt: skip
         return repr(row) + "\n"
     row = {"main_category": "AMAZON FASHION", "title": words(10, source), "features": [words(10, source) for _ in range(5)], "description": [words(90, source)],
            "price": 9.99, "images": [{"hi_res": f"https://m.media-amazon.com/images/I/{item}.jpg", "variant": "MAIN"}] * 6, "store": "Brand",
@@ -74,8 +75,8 @@ def main():
         raw.mkdir()
         generate(raw, arguments.scale, arguments.layout)
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "dataset_converters", "amazon", "--input-path", raw, "--output-path", Path(temporary) / "out", "--dataset", "size"],
-                       cwd=ROOT, check=True)  # fmt: skip
+        words = ["amazon", "--input-path", raw, "--output-path", Path(temporary) / "out", "--dataset", "size"]
+        subprocess.run([sys.executable, "-m", "dataset_converters", *words], cwd=ROOT, check=True)
         seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         print(json.dumps({"layout": arguments.layout, "scale": arguments.scale, "seconds": round(seconds, 1),
                           "cpu_seconds": round(used.ru_utime + used.ru_stime, 1), "peak_gib": round(used.ru_maxrss / 2**20, 2)}))  # fmt: skip

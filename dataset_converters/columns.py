@@ -1,0 +1,131 @@
+"""Columns of raw tables by meaning: found by their names, and turned into numbers and times, with the row named where it fails."""
+
+import re
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+import pandas as pd
+
+NAMES = {
+    "user": ("userid", "user", "uid", "reviewerid", "customerid", "customer", "visitorid", "memberid", "accountid", "personid", "clientid"),
+    "item": ("itemid", "item", "iid", "parentasin", "asin", "productid", "product", "movieid", "articleid", "videoid", "newsid", "bookid", "sku", "isbn"),
+    "timestamp": ("timestamp", "time", "ts", "date", "datetime", "unixreviewtime", "unixtime", "createdat", "eventtime", "tdat", "orderdate"),
+    "rating": ("rating", "ratings", "stars", "score", "overall"),
+    "image": ("imageurl", "imgurl", "imurl", "image", "img", "posterurl", "poster", "picture", "pictureurl", "coverurl", "cover", "thumbnail", "photo",
+              "imagefile", "imagepath", "imagelink"),
+}  # fmt: skip
+UNITS = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
+
+
+def find_column(columns, kind, given=None, file="", required=True):
+    """The column of a kind (user, item, timestamp, rating, image) by the name given, or by the usual names in their order.
+
+    Raises:
+        ValueError: no such column, or none that looks like it.
+    """
+    if given is not None:
+        if given not in columns:
+            raise ValueError(f"{file}: has no column {given}. Columns: {', '.join(map(str, columns))}.")
+        return given
+    plain = {}
+    for name in columns:
+        plain.setdefault(re.sub(r"[\W_]", "", str(name).split(":")[0].lower()), name)
+    for name in NAMES[kind]:
+        if name in plain:
+            return plain[name]
+    if required:
+        raise ValueError(f"{file}: no column looks like the {kind}; name it with --{kind}-column. Columns: {', '.join(map(str, columns))}.")
+    return None
+
+
+def to_numbers(values, file, first_row, column):
+    """Values as float64; empty cells are NaN.
+
+    Raises:
+        ValueError: a value is no number; names file, row and column.
+    """
+    values = pd.Series(values)
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    _check(values, np.isnan(numbers), file, first_row, column, "number")
+    return numbers
+
+
+def _check(values, bad, file, first_row, column, kind):
+    if bad.any():
+        for place in np.flatnonzero(bad):
+            value = values.iloc[place]
+            if not pd.isna(value) and str(value).strip().lower() not in ("", "nan"):
+                raise ValueError(f"{file}, row {first_row + place}: {column} is {str(value)[:40]!r}, not a {kind}.")
+
+
+class Times:
+    """Turns a column of timestamps, part by part, into seconds since 1970 (UTC). Whether it holds numbers or dates is told by its first part.
+
+    Args:
+        unit (str): of numbers: s, ms, us, ns, or auto (by size, once all are read).
+        date_format (str, optional): of dates (strptime); default ISO 8601.
+        zone (str): time zone of dates that name none.
+    """
+
+    def __init__(self, unit="auto", date_format=None, zone="UTC"):
+        try:
+            self.zone = ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"--timezone={zone}: unknown. Write it as Europe/Berlin or UTC.") from error
+        self.unit, self.date_format, self.dates = unit, date_format, True if date_format else None
+
+    def __call__(self, values, file, first_row, column):
+        """Seconds where dates; numbers as they are, to be scaled by :meth:`scale` at the end. float64, NaN where empty."""
+        values = pd.Series(values).reset_index(drop=True)
+        if pd.api.types.is_datetime64_any_dtype(values):
+            self.dates = True
+            return self._seconds(values)
+        if self.dates is None:
+            some = values[values.notna() & (values.astype(str).str.strip() != "")].head(1)
+            self.dates = None if some.empty else bool(pd.to_numeric(some, errors="coerce").isna().all())
+        if not self.dates:
+            return to_numbers(values, file, first_row, column)
+        text = values.astype(str).str.strip()
+        parsed = pd.to_datetime(text, format=self.date_format or "ISO8601", utc=True, errors="coerce")
+        kind = f"date of the form {self.date_format}" if self.date_format else "date (ISO 8601; other forms need --timestamp-format)"
+        _check(values, parsed.isna().to_numpy(), file, first_row, column, kind)
+        naive = parsed.dt.tz_localize(None)
+        if self.date_format:
+            return self._seconds(naive, "UTC" if "%z" in self.date_format else None)
+        named = text.str.contains(r"(?:Z|:\d\d.*[+-]\d\d:?(?:\d\d)?)$", case=False)
+        return np.where(named, self._seconds(naive, "UTC"), self._seconds(naive))
+
+    def _seconds(self, times, zone=None):
+        if times.dt.tz is None:  # an hour that a clock change skips or repeats is taken as summer time
+            times = times.dt.tz_localize(zone or self.zone, nonexistent="shift_forward", ambiguous=np.ones(len(times), dtype=bool))
+        times = times.dt.tz_convert("UTC").dt.tz_localize(None).astype("datetime64[us]")
+        seconds = times.to_numpy().astype(np.int64) / 1e6
+        return np.where(times.isna(), np.nan, seconds)
+
+    def scale(self, times, column="timestamp"):
+        """Scale numbers to seconds, in place.
+
+        Returns:
+            str: what was done, for the summary; "" for dates.
+
+        Raises:
+            ValueError: the numbers look like dates (20240131).
+        """
+        if self.dates:
+            return "Times were read as dates."
+        unit, largest = self.unit, float(np.abs(times).max(initial=0))
+        if unit == "auto":
+            unit = next((name for name, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")
+            if _like_dates(times):
+                raise ValueError(f"{column}: the numbers look like dates, e.g. {int(times[0])}. Give --timestamp-format %Y%m%d, or --timestamp-unit s.")
+        if unit != "s":
+            times /= UNITS[unit]
+        return f"Times were read as {unit} ({'given' if self.unit != 'auto' else 'by their size'})."
+
+
+def _like_dates(times):
+    """Whether all are YYYYMMDD."""
+    if not len(times) or times.min() < 19000101 or times.max() > 21001231:
+        return False
+    month, day = times // 100 % 100, times % 100
+    return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & (times == np.floor(times))).all())

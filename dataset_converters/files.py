@@ -1,0 +1,198 @@
+"""Reading raw files by parts: plain or gzip, a folder or a zip as published, lines, JSON lines and delimited tables.
+
+Nothing is ever extracted: a member of a zip is read as a stream, whatever its name.
+"""
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+ROWS = 500_000  # of a chunk of a table
+LINES = 16 << 20  # characters of lines read at once
+BROKEN = (csv.Error, EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+
+
+class Plain:
+    """One file by its own name, plain or gzip (told by its first bytes)."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.exists():
+            raise ValueError(f"{self.path}: no such file.")
+        if not self.path.is_file():
+            raise ValueError(f"{self.path}: not a file.")
+        if self.path.stat().st_size == 0:
+            raise ValueError(f"{self.path}: empty.")
+
+    def __str__(self):
+        return str(self.path)
+
+    @contextmanager
+    def open(self):
+        """Binary stream, with progress by bytes read from the disk."""
+        with open(self.path, "rb") as raw, progress(self.path.stat().st_size, f"read {self.path.name}") as bar:
+            compressed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            counted = io.BufferedReader(_Counted(raw, bar), 1 << 20)
+            with broken_file(self), gzip.GzipFile(fileobj=counted) if compressed else counted as stream:
+                yield stream
+
+
+class Member:
+    """One file inside a zip."""
+
+    def __init__(self, archive, info):
+        self.archive, self.info = archive, info
+
+    def __str__(self):
+        return f"{self.archive.filename}, {self.info.filename}"
+
+    @contextmanager
+    def open(self):
+        """Binary stream, with progress by bytes."""
+        with broken_file(self), self.archive.open(self.info) as raw, progress(self.info.file_size, f"read {self.info.filename}") as bar:
+            yield io.BufferedReader(_Counted(raw, bar), 1 << 20)
+
+
+class _Counted(io.RawIOBase):
+    """A raw stream that tells a progress bar how far it is."""
+
+    def __init__(self, raw, bar):
+        self.raw_stream, self.bar = raw, bar
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = self.raw_stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self.bar.update(len(data))
+        return len(data)
+
+
+def progress(total, text, unit="B"):
+    """A progress bar on stderr, gone once done; none for work of less than a second or two."""
+    return tqdm(total=total, desc=text, unit=unit, unit_scale=True, leave=False, delay=1)
+
+
+@contextmanager
+def broken_file(file):
+    """Turn what a damaged gzip, zip or text raises into one ValueError that names the file."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}). Convert it, for example with `iconv -f latin1 -t utf8`.") from error
+    except BROKEN as error:
+        raise ValueError(f"{file}: damaged or cut off ({error}). Fetch it again.") from error
+
+
+def find_files(path):
+    """Files of a folder (and of its only subfolder) or of a zip, by base name.
+
+    Args:
+        path (str): a folder or a zip as published.
+
+    Returns:
+        dict: base name -> :class:`Plain` or :class:`Member`; the one nearest to the top wins.
+
+    Raises:
+        ValueError: there is none, or it is no zip.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder.")
+    if path.is_file():
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path}: neither a folder nor a zip.")
+        with broken_file(path):
+            archive = zipfile.ZipFile(path)
+            members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
+        return {info.filename.rpartition("/")[2]: Member(archive, info) for info in sorted(members, key=lambda info: -info.filename.count("/"))}
+    inside = [path, *sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))]
+    return {entry.name: _Lazy(entry) for folder in reversed(inside) for entry in sorted(folder.iterdir()) if entry.is_file()}
+
+
+class _Lazy(Plain):
+    """A file of a folder; checked when opened, since most are never read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    @contextmanager
+    def open(self):
+        with Plain(self.path).open() as stream:
+            yield stream
+
+
+def lines(file, encoding="utf-8-sig"):
+    """Yield (number from 1, line) of a file; only \\n ends a line."""
+    with file.open() as stream, broken_file(file):
+        text, number = io.TextIOWrapper(stream, encoding, newline="\n"), 0
+        while chunk := text.readlines(LINES):
+            for number, line in enumerate(chunk, start=number + 1):  # noqa: B020
+                yield number, line.rstrip("\r\n")
+
+
+def json_rows(file, parse=json.loads):
+    """Yield (line number, object) of a file with one object a line.
+
+    Raises:
+        ValueError: a line is no object; names the file and the line.
+    """
+    for number, line in lines(file):
+        if not line.strip():
+            continue
+        try:
+            row = parse(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}, line {number}: not a JSON object ({error}). Is the file cut off?") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{file}, line {number}: holds {str(row)[:40]!r}, not an object with named fields.")
+        yield number, row
+
+
+def read_header(file, separator):
+    """Column names of a delimited file."""
+    with file.open() as stream, broken_file(file):
+        header = next(csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=separator), [])
+    if not header:
+        raise ValueError(f"{file}: empty, or its first line is.")
+    return header
+
+
+def table_chunks(file, separator, columns=None, names=None, encoding="utf-8-sig", quoted=True):
+    """Yield (number of the first row, DataFrame of strings) of a delimited file.
+
+    Args:
+        file (Plain or Member): the file.
+        separator (str): one character.
+        columns (list, optional): those wanted, in any order; default all.
+        names (list, optional): names, where the file has no header.
+        encoding (str); quoted (bool): whether quotes hold cells together.
+
+    Raises:
+        ValueError: the file is empty or ragged.
+    """
+    options = {"names": names, "header": None} if names else {}
+    first = 1
+    with file.open() as stream, broken_file(file):
+        try:
+            reader = pd.read_csv(
+                stream, sep=separator, usecols=columns, dtype=str, keep_default_na=False, na_filter=False, encoding=encoding, chunksize=ROWS,
+                index_col=False, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, on_bad_lines="error", low_memory=False, **options,
+            )  # fmt: skip
+            for chunk in reader:
+                yield first, chunk
+                first += len(chunk)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise ValueError(f"{file}: not a table separated by {separator!r} ({str(error).strip()}).") from error
+    if first == 1:
+        raise ValueError(f"{file}: has a header at most, and no row.")

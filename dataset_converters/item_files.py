@@ -1,0 +1,121 @@
+"""Item tables of any common form, row by row, and extra columns joined to a converter's own by item id."""
+
+import json
+from pathlib import Path
+
+from dataset_converters.columns import find_column
+from dataset_converters.files import Plain, json_rows, read_header, table_chunks
+from dataset_converters.interactions import id_text, safe_id
+
+SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
+JSON_ENDINGS = (".jsonl", ".json", ".ndjson")
+
+
+def ending(path):
+    """Ending of a file below `.gz`: `x.jsonl.gz` -> `.jsonl`."""
+    path = Path(path)
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def separator_of(file, given=None):
+    """The separator given, that of the ending, or the one that the first line has most of."""
+    if given:
+        return {"\\t": "\t", "tab": "\t"}.get(given, given)
+    if ending(file.path) in (".tsv", ".tab", ".inter", ".item"):
+        return "\t"
+    header = "".join(read_header(file, "\x1f"))
+    return max(SEPARATORS, key=header.count)
+
+
+def record_chunks(path, separator=None, size=100_000):
+    """Yield (number of the first row, DataFrame) of a table: CSV, TSV, JSONL (each also as .gz) or Parquet.
+
+    Raises:
+        ValueError: the file cannot be read; names it, and the line.
+    """
+    import pandas as pd
+
+    if ending(path) in (".parquet", ".pq"):
+        yield from _parquet_chunks(path, size)
+    elif ending(path) in JSON_ENDINGS:
+        rows, first = [], 1
+        for number, row in json_rows(Plain(path)):
+            rows.append(row)
+            if len(rows) == size:
+                yield first, pd.DataFrame(rows, dtype=object)
+                rows, first = [], number + 1
+        if rows:
+            yield first, pd.DataFrame(rows, dtype=object)
+    else:
+        file = Plain(path)
+        separator = separator_of(file, separator)
+        if len(separator) != 1:
+            raise ValueError(f"--separator={separator}: give one character.")
+        quoted = ending(path) not in (".inter", ".item")
+        yield from table_chunks(file, separator, quoted=quoted)
+
+
+def _parquet_chunks(path, size):
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise ValueError(f"{path}: reading Parquet needs pyarrow. Run `pip install pyarrow`, or give CSV, TSV or JSONL.") from error
+    Plain(path)
+    first = 1
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=size):
+            frame = batch.to_pandas(integer_object_nulls=True)
+            yield first, frame
+            first += len(frame)
+    except ArrowException as error:
+        raise ValueError(f"{path}: not a Parquet file that can be read ({error}).") from error
+
+
+def cell_text(value):
+    """A cell as text: lists of texts joined by line breaks, other nested values as JSON, nothing for missing ones."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if hasattr(value, "tolist"):  # an array of Parquet, a NumPy number
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return "\n".join(map(cell_text, value))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+class ItemJoin:
+    """Extra columns by item id, held in memory: plots, posters and the like for `--item-files`.
+
+    Args:
+        paths (list): tables with a column of item ids; a cell of an earlier file wins.
+        id_column (str, optional): its name; default by the usual names.
+    """
+
+    def __init__(self, paths, id_column=None):
+        self.columns, self.cells = [], {}
+        for path in paths or ():
+            for _, frame in record_chunks(path):
+                names = [str(name).split(":")[0] for name in frame.columns]
+                frame.columns = names
+                usual = next((name for name in ("item_id", "movieId", "movie_id", "id") if name in names), None)
+                key = find_column(names, "item", id_column or usual, path)
+                self.columns += [name for name in names if name != key and name not in self.columns]
+                for row in frame.to_dict("records"):
+                    known = self.cells.setdefault(safe_id(id_text(row.pop(key))), {})
+                    for name, value in row.items():
+                        if text := cell_text(value):
+                            known.setdefault(name, text)
+
+    def join(self, columns, rows):
+        """(columns, rows) with the extra columns; where both have a column, the extra file fills its empty cells."""
+        new = [name for name in self.columns if name not in columns]
+
+        def joined():
+            for key, cells in rows:
+                extra = self.cells.get(safe_id(id_text(key)), {})
+                yield key, [cell or extra.get(name, "") for name, cell in zip(columns, cells)] + [extra.get(name, "") for name in new]
+
+        return [*columns, *new], joined()

@@ -1,0 +1,145 @@
+"""Tables of one's own: forms, columns, times, filters, data frames, and what is wrong with them."""
+
+import gzip
+import json
+import sys
+
+import pandas as pd
+import pytest
+from raw_layouts import HOSTILE, interactions, read_back, write_csv
+
+from dataset_converters.tabular import convert_frames
+
+HEADER = ["user_id", "item_id", "timestamp"]
+
+
+def write(path, text):
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def table(separator):
+    return "".join(separator.join(map(str, row)) + "\n" for row in [("userId", "rating", "movie_id", "Date"), *((u, r, i, t) for u, i, r, t in interactions())])
+
+
+@pytest.mark.parametrize("name, separator", [("x.csv", ","), ("x.csv", ";"), ("x.tsv", "\t"), ("x.csv.gz", "|"), ("x.jsonl", None), ("x.jsonl.gz", None)])
+def test_forms(tmp_path, convert, trains, out, name, separator):
+    records = "".join(json.dumps({"userId": f"{u}", "rating": r, "movie_id": i, "Date": t}) + "\n" for u, i, r, t in interactions())
+    text = convert("tabular", write(tmp_path / name, table(separator) if separator else records), dataset=None)
+    assert "12 users, 6 items, 60 interactions" in text and "Times were read as s (by their size)." in text
+    inter, items, properties = read_back(out / "x")
+    assert inter == [{"user_id": str(u), "item_id": str(i), "rating": str(r), "timestamp": str(t)} for u, i, r, t in interactions()]
+    assert items == {} and "item_modalities" not in properties
+    if name == "x.tsv":
+        trains("x")
+
+
+@pytest.mark.parametrize("values, words, seconds", [
+    (["1700000000", "1700000001.5"], [], ["1700000000.0", "1700000001.5"]),
+    (["1700000000123", "1700000000000"], [], ["1700000000.123", "1700000000.0"]),
+    (["1700000000000000"], [], ["1700000000"]), (["1700000000000000000"], [], ["1700000000"]),
+    (["5", "6"], ["--timestamp-unit", "ms"], ["0.005", "0.006"]), (["1", "2"], [], ["1", "2"]),
+    (["2023-11-14T22:13:20Z", "2023-11-14 23:13:20+01:00", "2023-11-14"], [], ["1700000000", "1700000000", "1699920000"]),
+    (["2023-11-14 23:13:20.25"], ["--timezone", "Europe/Berlin"], ["1700000000.25"]),
+    (["2023-11-14T22:13:20Z", "2023-11-14T23:13:20"], ["--timezone", "Europe/Berlin"], ["1700000000", "1700000000"]),
+    (["14/11/2023"], ["--timestamp-format", "%d/%m/%Y"], ["1699920000"]), (["20231114"], ["--timestamp-format", "%Y%m%d"], ["1699920000"]),
+])  # fmt: skip
+def test_times(tmp_path, convert, out, values, words, seconds):
+    write_csv(tmp_path / "x.csv", HEADER, [(f"u{place}", "i", value) for place, value in enumerate(values)])
+    convert("tabular", tmp_path / "x.csv", *words)
+    assert [row["timestamp"] for row in read_back(out / "made")[0]] == seconds
+
+
+def test_hostile_text_is_exact(tmp_path, convert, out, trains):
+    write_csv(tmp_path / "x.csv", HEADER, [(f"u{u}", f"i{i}", t) for u, i, _, t in interactions()])
+    texts = [HOSTILE, '"', "\\n", " spaces ", "", "\ufeffmark"]
+    header = ["item_id", "title:odd name", "poster", "title"]
+    write_csv(tmp_path / "items.csv", header, [(f"i{n}", text, f"http://x/{n}.jpg", n) for n, text in enumerate(texts, 1)])
+    convert("tabular", tmp_path / "x.csv", "--items", tmp_path / "items.csv")
+    _, items, properties = read_back(out / "made")
+    assert [row["title"] for row in items.values()] == texts and [row["title_2"] for row in items.values()] == list("123456")
+    assert items["i1"]["image_url"] == "http://x/1.jpg" and 'item_text_fields: ["title", "title_2"]' in properties
+    assert "item_text_escaped: True" in properties
+    trains()
+
+
+def test_odd_ids(tmp_path, convert, out, trains):
+    """Ids that RecBole's reader or a file name could not hold come out percent-encoded, in both files alike, and apart from each other."""
+    ids = ["a\tb", 'a"b', "../x", "NA", "%41", "A", "100%", "naïve 🎬", "a\\b", " padded "]
+    rows = [(user, item, 10 * place + user) for user in range(8) for place, item in enumerate(ids)]
+    write_csv(tmp_path / "x.csv", HEADER, rows)
+    write_csv(tmp_path / "items.csv", ["item_id", "title"], [(item, item) for item in ids])
+    text = convert("tabular", tmp_path / "x.csv", "--items", tmp_path / "items.csv")
+    inter, items, _ = read_back(out / "made")
+    expected = ["a%09b", "a%22b", "..%2Fx", "%4EA", "%2541", "A", "100%", "naïve 🎬", "a%5Cb", "padded"]
+    assert [row["item_id"] for row in inter[:10]] == expected == list(items)
+    assert [row["title"] for row in items.values()] == ids and "percent-encoded" in text and "10 items have text, 0 have none" in text
+    trains()
+
+
+def test_columns_given(tmp_path, convert, out):
+    write_csv(tmp_path / "x.csv", ["who", "what", "when", "stars"], [("u", "i", 1, 3), ("u", "j", 2, 5)])
+    write_csv(tmp_path / "items.csv", ["code", "name", "text", "file"], [("i", "I", "long", "a.png"), ("j", "J", "more", "b.png")])
+    convert("tabular", tmp_path / "x.csv", "--user-column", "who", "--item-column", "what", "--timestamp-column", "when", "--min-rating", 4, "--items",
+            tmp_path / "items.csv", "--items-id-column", "code", "--image-column", "file", "--text-columns", "text", "name")  # fmt: skip
+    inter, items, _ = read_back(out / "made")
+    assert inter == [{"user_id": "u", "item_id": "j", "rating": "5", "timestamp": "2"}]
+    assert items == {"j": {"text": "more", "name": "J", "image_file": "b.png"}}
+
+
+def test_frames(out):
+    frame = pd.DataFrame({"user": [1.0, 2.0, None], "item": ["a", "b", "c"], "time": pd.to_datetime(["2023-11-14 22:13:20"] * 3)})
+    items = pd.DataFrame({"item": ["a", "b"], "text": ["x\ny", None], "n": [1, 2]})
+    text = convert_frames(frame, items, output_path=out, dataset="frames", user_column="user")
+    assert "2 users, 2 items, 2 interactions" in text and "Left out: 1 without a user or item id." in text and list(frame.columns) == ["user", "item", "time"]
+    inter, rows, _ = read_back(out / "frames")
+    assert inter == [{"user_id": user, "item_id": item, "timestamp": "1700000000"} for user, item in (("1", "a"), ("2", "b"))]
+    assert rows == {"a": {"text": "x\ny", "n": "1"}, "b": {"text": "", "n": "2"}}
+    with pytest.raises(TypeError, match="unknown options: mn_rating"):
+        convert_frames(frame, output_path=out, mn_rating=3)
+
+
+BAD = {
+    "empty": ("", [], "x.csv: empty"), "header only": ("user_id,item_id,timestamp\n", [], "a header at most, and no row"),
+    "separator": ("user_id,item_id,timestamp\nu,i,1\n", ["--separator", ";"], "no column looks like the user; name it with --user-column"),
+    "no time": ("user_id,item_id\nu,i\n", [], "no column looks like the timestamp; name it with --timestamp-column. Columns: user_id, item_id"),
+    "column": ("user_id,item_id,time\nu,i,1\n", ["--user-column", "member"], "has no column member. Columns: user_id, item_id, time"),
+    "number": ("user_id,item_id,time\nu,i,1\nu,j,x\n", [], "x.csv, row 2: time is 'x', not a number"),
+    "date": ("user_id,item_id,time\nu,i,2020-01-01\nu,j,soon\n", [], "x.csv, row 2: time is 'soon', not a date (ISO 8601"),
+    "form": ("user_id,item_id,time\nu,i,2020-13-01\n", ["--timestamp-format", "%Y-%m-%d"], "row 1: time is '2020-13-01', not a date of the form %Y-%m-%d"),
+    "like dates": ("user_id,item_id,time\nu,i,20200101\n", [], "look like dates, e.g. 20200101. Give --timestamp-format %Y%m%d"),
+    "zone": ("user_id,item_id,time\nu,i,1\n", ["--timezone", "Mars/Base"], "--timezone=Mars/Base: unknown"),
+    "rating": ("user_id,item_id,time\nu,i,1\n", ["--min-rating", "3"], "the interactions have no rating"),
+    "rated": ("user_id,item_id,time,rating\nu,i,1,high\n", [], "row 1: rating is 'high', not a number"),
+    "ragged": ("user_id,item_id,time\nu,i,1\nu,i,1,9,9\n", [], "not a table separated by ','"),
+    "quote": ('user_id,item_id,time\nu,"i,1\n', [], "not a table separated by ','"),
+    "option": ("user_id,item_id,time\nu,i,1\n", ["--k-core", "many"], "argument --k-core: invalid int value: 'many'. See python -m dataset_converters tabular"),
+    "no id": ("user_id,item_id,time\n,i,1\n", [], "no interaction was read (1 without a user or item id)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_damaged(tmp_path, refused, name):
+    text, words, message = BAD[name]
+    assert message in refused("tabular", write(tmp_path / "x.csv", text), *words)
+
+
+def test_damaged_json_and_items(tmp_path, refused, monkeypatch):
+    assert "no such file" in refused("tabular", tmp_path / "x.csv")
+    assert "not a file" in refused("tabular", tmp_path)
+    rows = '{"user_id": "u", "item_id": "i", "time": 1}\n'
+    assert "x.jsonl, line 2: not a JSON object" in refused("tabular", write(tmp_path / "x.jsonl", rows + '{"user_id": "u", "ite'))
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"user_id,item_id,time\n" * 1000)[:-20])
+    assert "damaged or cut off" in refused("tabular", tmp_path / "x.csv.gz")
+    good = write(tmp_path / "good.jsonl", rows)
+    assert "share no id with the interactions: these have ['i']" in refused("tabular", good, "--items", write(tmp_path / "i.csv", "item_id,title\nx,y\n"))
+    assert "no column looks like the item" in refused("tabular", good, "--items", write(tmp_path / "i.csv", "code,title\nx,y\n"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install pyarrow" in refused("tabular", write(tmp_path / "x.parquet", "PAR1"))
+
+
+def test_parquet(tmp_path, convert, out):
+    pytest.importorskip("pyarrow", reason="reads Parquet only where pyarrow is installed")
+    pd.DataFrame({"user_id": ["u"], "item_id": [7], "time": [pd.Timestamp("2023-11-14 22:13:20")]}).to_parquet(tmp_path / "x.parquet")
+    convert("tabular", tmp_path / "x.parquet")
+    assert read_back(out / "made")[0] == [{"user_id": "u", "item_id": "7", "timestamp": "1700000000"}]

@@ -30,7 +30,7 @@ class Limits:
 
     `timeout` is in seconds for one attempt, from the first byte sent to the last received and over all its redirects, time in the queue not
     counted. Between attempts the wait is `backoff` seconds, doubled each time and shortened by up to a half at random, or what the
-    server's Retry-After says, and never more than `max_wait`.
+    server's Retry-After says where that is more, and never above `max_wait`.
     """
 
     max_bytes: int = 20 * 2**20
@@ -59,7 +59,8 @@ class Fetcher:
         self._headers = {"User-Agent": user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
         options = {"max_connections": limits.concurrency, "keepalive_expiry": 15.0, "ssl_context": httpcore2.default_ssl_context()}
         if proxy:
-            self._pool = httpcore2.AsyncConnectionPool(proxy=httpcore2.Proxy(proxy), **options)
+            given = httpx2.Proxy(proxy)  # knows a user and a password in the URL
+            self._pool = httpcore2.AsyncConnectionPool(proxy=httpcore2.Proxy(str(given.url), auth=given.raw_auth), **options)
         else:
             self._pool = httpcore2.AsyncConnectionPool(network_backend=GuardedBackend(allow_private, resolve), **options)
 
@@ -84,7 +85,7 @@ class Fetcher:
                 if attempt == self._limits.retries:
                     raise
                 wait = self._limits.backoff * 2**attempt * random.uniform(0.5, 1)
-                await asyncio.sleep(min(wait if error.wait is None else error.wait, self._limits.max_wait))
+                await asyncio.sleep(min(max(wait, error.wait or 0), self._limits.max_wait))
 
     async def _follow(self, url):
         """One attempt, over all redirects."""
@@ -137,7 +138,7 @@ class Fetcher:
                     raise Refused(f"http {response.status}")
                 return await self._body(response, headers), None
         except httpcore2.ConnectError as error:
-            if isinstance(error.__cause__, ssl.SSLError):
+            if isinstance(error.__cause__ or error.__context__, ssl.SSLError):
                 raise Refused("bad certificate") from error
             raise Transient("no connection", silent=True) from error
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError, httpcore2.ProxyError, OSError) as error:  # OSError: TLS while reading

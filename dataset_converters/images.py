@@ -10,8 +10,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from PIL import Image
-
 from dataset_converters.image_run import FileReader, is_missing, store_all, tidy
 from dataset_converters.image_sources import read_items, read_table, wanted_files, wanted_urls
 from dataset_converters.local_files import open_files
@@ -63,7 +61,7 @@ def main(args):
     try:
         folder.mkdir(exist_ok=True)
         with Manifest(folder) as manifest, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the one that counts
+            warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of bombs: our own limit is the one that counts
             present = tidy(folder)
             todo = [item for item in wanted if args.overwrite or is_missing(item, manifest.entries, present, args.retry_failed)]
             keep = functools.partial(store, box=box, max_pixels=args.max_pixels)
@@ -91,6 +89,8 @@ def check(args):
             raise ValueError(f"--{name.replace('_', '-')}={getattr(args, name)}: must be {least} or more.")
     if args.mapping and not args.files:
         raise ValueError("--mapping names the files of --from, which is missing.")
+    if args.proxy and not args.proxy.startswith(("http://", "https://")):
+        raise ValueError(f"--proxy={args.proxy}: not an http or https URL.")
     if args.proxy and not args.allow_private:
         raise ValueError("--proxy resolves names itself, so private addresses cannot be refused here. Add --allow-private to accept that.")
     return int(width), int(height)

@@ -24,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        name = self.path.strip("/").partition("/")[0]
+        name = "good" if self.path.startswith("http://") else self.path.strip("/").partition("/")[0]  # a whole URL: asked as a proxy
         with self.server.lock:
             self.server.asked[self.path] += 1
             self.server.times[self.path].append(time.monotonic())

@@ -71,7 +71,16 @@ def test_retries(server):
     assert fetch(f"{server.url}/flaky/b", retries=1) == ["http 500"] and server.asked["/flaky/b"] == 2
     assert fetch(f"{server.url}/cut_once", retries=1) == [GOOD]
     assert fetch(f"{server.url}/missing/x", retries=3) == ["http 404"] and server.asked["/missing/x"] == 1
-    assert fetch(f"{server.url}/drip/x", retries=1, timeout=0.2) == ["timeout"] and server.asked["/drip/x"] == 2
+
+
+def test_a_timeout_is_tried_again(server):
+    asked = []
+
+    async def counting(host, port):
+        asked.append(host)
+        return [host]
+
+    assert fetch(f"{server.url}/drip/x", retries=1, timeout=0.2, resolve=counting) == ["timeout"] and len(asked) == 2
 
 
 def test_retry_after_is_honoured_and_capped(server):
@@ -110,6 +119,18 @@ def test_no_compression_no_cookies_no_credentials_are_asked_for(server, monkeypa
     assert fetch(server.url.replace("//", "//user:secret@") + "/good") == [GOOD]  # and the proxy of the environment was not used
     headers = {name.lower(): value for name, value in server.seen_headers.items()}
     assert headers["accept-encoding"] == "identity" and not headers.keys() & {"authorization", "cookie"}
+
+
+def test_a_proxy_only_where_it_is_given(server):
+    async def run():
+        fetcher = Fetcher(Limits(**FAST), allow_private=True, proxy=server.url.replace("//", "//user:secret@"))
+        try:
+            return await fetcher.read("http://shop.example/1.jpg")
+        finally:
+            await fetcher.aclose()
+
+    assert asyncio.run(run()) == GOOD and server.asked["http://shop.example/1.jpg"] == 1
+    assert server.seen_headers["Proxy-Authorization"].startswith("Basic ")
 
 
 def test_rate_for_each_host(server):

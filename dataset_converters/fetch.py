@@ -115,6 +115,8 @@ class Fetcher:
             failure = Transient("timeout", silent=True)
         except Refused as error:
             failure = error
+        except Exception as error:  # hostile answers: one picture must not end a run, nor every run after it
+            failure = Refused(f"unexpected {type(error).__name__}")
         else:
             failure = None
         self._pace.count(target.host, answered=failure is None or not failure.silent)

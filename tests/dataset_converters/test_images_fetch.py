@@ -113,6 +113,14 @@ def test_retry_after_is_read_in_all_its_forms():
     assert retry_after("9" * 400) == float("inf") and retry_after("²") is None
 
 
+def test_whatever_an_answer_raises_is_a_cause(monkeypatch):
+    async def fail(*_):
+        raise KeyError("x")
+
+    monkeypatch.setattr(Fetcher, "_request", fail)
+    assert fetch("http://example.com/x") == ["unexpected KeyError"]
+
+
 def test_no_compression_no_cookies_no_credentials_are_asked_for(server, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")

@@ -1,6 +1,7 @@
 """Command line: `python -m dataset_converters movielens --input-path ml-25m.zip --output-path data`.
 
-A command is a module of this package with `add_arguments(parser)` and `run(arguments) -> str`; it is found by its name.
+A command is a module of this package with `add_arguments(parser)` and `run(arguments)`, which returns what to print, or that and an exit
+code; it is found by its name.
 """
 
 import argparse
@@ -36,14 +37,14 @@ def usage(known):
 
 
 def call(words):
-    """Run a command; returns what it prints.
+    """Run a command; returns what it prints and the exit code.
 
     Raises:
         ValueError: an unknown command, a bad option, or bad data.
     """
     known = commands()
     if not words or words[0] in ("-h", "--help", "help"):
-        return usage(known)
+        return usage(known), 0
     name, *rest = words
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -52,16 +53,18 @@ def call(words):
     module = importlib.import_module(f"dataset_converters.{name}")
     parser = Parser(prog=f"python -m dataset_converters {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
-    return module.run(parser.parse_args(rest))
+    result = module.run(parser.parse_args(rest))
+    return result if isinstance(result, tuple) else (result, 0)
 
 
 def main(words=None):
-    """Returns the exit code: 0 done, 2 bad input, 130 interrupted. Nothing half-written is left in any case."""
+    """Returns the exit code: 0 done, 1 nothing came out, 2 bad input, 130 interrupted. Nothing half-written is left in any case."""
     try:
-        print(call(sys.argv[1:] if words is None else words))
-        return 0
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        text, code = call(sys.argv[1:] if words is None else words)
+        print(text)
+        return code
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted; {interrupt or 'nothing was written'}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)

@@ -66,8 +66,8 @@ class ItemContent:
         texts = {}
         if "text" in modalities:
             columns, rows = _read_atomic(Path(item_file), field_separator, id_field, set(item_ids[1:]))
-            if escaped:
-                rows = {key: [_unescape(cell) for cell in row] for key, row in rows.items()}
+            clean = _unescape if escaped else str.strip
+            rows = {key: [clean(cell) for cell in row] for key, row in rows.items()}
             wanted = list(dict.fromkeys([*text_fields, *filter(None, [description_field, title_field])]))
             _check_columns(item_file, columns, text_fields, wanted)
             if not rows and len(item_ids) > 1:
@@ -188,7 +188,7 @@ def _read_atomic(path, separator, id_field, wanted):
                     )
                 repeated += cells[place] in rows
                 if cells[place] in wanted:
-                    rows.setdefault(cells[place], [cell.strip() for cell in cells])
+                    rows.setdefault(cells[place], cells)
     except UnicodeDecodeError as error:
         raise ValueError(_not_utf8(path, error)) from error
     if repeated:
@@ -197,7 +197,7 @@ def _read_atomic(path, separator, id_field, wanted):
 
 
 def _unescape(cell):
-    """Undo the converters' escapes; any other backslash stays as it is."""
+    """Undo the converters' escapes; any other backslash stays as it is, spaces too."""
     return ESCAPED.sub(lambda match: ESCAPES[match[1]], cell) if "\\" in cell else cell
 
 

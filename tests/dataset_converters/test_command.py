@@ -14,14 +14,14 @@ from dataset_converters import __main__ as command
 def test_help(capsys):
     assert command.main([]) == command.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name}" in text for name in ("movielens", "amazon", "pixelrec", "tabular")) and " files " not in text
+    assert all(f"  {name}" in text for name in ("movielens", "amazon", "pixelrec", "tabular", "images")) and "\n  files " not in text
 
 
 @pytest.mark.parametrize("name", command.commands())
 def test_help_of_each(capsys, name):
     with pytest.raises(SystemExit) as stop:
         command.main([name, "--help"])
-    assert stop.value.code == 0 and "--output-path" in capsys.readouterr().out
+    assert stop.value.code == 0 and ("--data-path" if name == "images" else "--output-path") in capsys.readouterr().out
 
 
 def test_errors_are_one_line(capsys):

@@ -97,7 +97,7 @@ class Estimate:
         seconds, n_batches = clock.seconds(), 0
         with watched(stage, self.device):
             step = _stage_1_step(trainer) if train else None
-            size, accumulated = trainer.settings["batch_size"], trainer.settings["epochs"]
+            size, epochs = trainer.settings["batch_size"], trainer.settings["epochs"]
             for task in trainer.tasks if train else []:
                 samples = train.get(task.name, [])
                 count = len(samples) * (wanted / trainer.settings["samples"] if len(samples) >= 0.9 * trainer.settings["samples"] else 1)
@@ -107,8 +107,8 @@ class Estimate:
                 each = seconds_per_batch(batches, len, lambda batch, task=task: step(batch, task.instruction), self.device, BUDGET / 2)
                 number = int(np.ceil(count / size))
                 held = -(-len(held_out[task.name]) // size)
-                n_batches += number * accumulated
-                seconds += each * number * accumulated + 2 * held * each / 3
+                n_batches += number * epochs
+                seconds += each * number * epochs + 2 * held * each / 3
             stage.update(seconds=round(seconds, 1), batches=n_batches, about=f"{n_batches:,} batches of {size} samples")
         trainer.mirm.eval()
         self.stages["mirm_finetune"] = stage

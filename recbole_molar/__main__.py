@@ -5,7 +5,10 @@ import traceback
 
 USAGE = """usage: python -m recbole_molar run --model=NAME --dataset=NAME [--config_files=FILES] [--key=value ...]
        python -m recbole_molar run --resume=RUN_FOLDER
+       python -m recbole_molar doctor --dataset=NAME [any option of run]
+       python -m recbole_molar doctor --run=RUN_FOLDER [--output_dir=FOLDER]
 
+run trains and evaluates a model. doctor takes a minute: it says what is wrong with the data, and how long a run takes on this machine.
 Values are YAML; --key=value and --key value both work. Properties and what they mean: properties/*.yaml.
 Example: python run_recbole_molar.py --model=Molar --dataset=ml-100k"""
 
@@ -26,12 +29,9 @@ def main(arguments=None):
         return 0
     debug = any(word.replace(" ", "").lower() in ("--debug=true", "--debug") for word in rest)
     try:
-        if command != "run":
-            raise ValueError(f"{command}: no such command. Valid: run.")
-        from recbole_molar.quick_start import run  # heavy imports only once they are needed
-
-        print(run(rest)["result_file"])
-        return 0
+        if command not in COMMANDS:
+            raise ValueError(f"{command}: no such command. Valid: {', '.join(COMMANDS)}.")
+        return COMMANDS[command](rest)
     except KeyboardInterrupt:
         print("interrupted; go on with --resume=<run folder>", file=sys.stderr)
         return 130
@@ -39,6 +39,26 @@ def main(arguments=None):
         return _report(f"error: {error}", 2, debug)
     except Exception as error:  # the last resort: say what broke in a line, keep the traceback for those who ask
         return _report(f"unexpected {type(error).__name__}: {error}\nShow the traceback with --debug=True.", 1, debug)
+
+
+def _run(arguments):
+    from recbole_molar.quick_start import run  # heavy imports only once they are needed
+
+    print(run(arguments)["result_file"])
+    return 0
+
+
+def _doctor(arguments):
+    from recbole_molar.doctor.examination import examine
+
+    report, error = examine(arguments)
+    if error:
+        print(f"error: {error}", file=sys.stderr)
+    print(report)
+    return 2 if error else 0
+
+
+COMMANDS = {"run": _run, "doctor": _doctor}
 
 
 def _report(message, code, debug):

@@ -141,6 +141,7 @@ def train_id_model(config, accelerator, folder, split_hash):
         the model; in `joint` training untrained, unless given.
     """
     if config["id_weights"]:
+        folder.notes["id_model"] = {"model": config["id_model"], "reused": True, "epochs_run": None}
         return finished_id_model(config, accelerator, split_hash)
     id_config = make_id_config(config)
     prepared = prepare(id_config)
@@ -155,7 +156,8 @@ def train_id_model(config, accelerator, folder, split_hash):
     getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
     done = cache / "done.json"
     accelerator.wait_for_everyone()
-    if done.is_file():
+    reused = done.is_file()
+    if reused:
         getLogger().info("reusing it, valid %s", json.loads(done.read_text()))
         trainer = get_trainer(id_config)(id_config, model, accelerator, cache)
         trainer.load_best()
@@ -165,6 +167,7 @@ def train_id_model(config, accelerator, folder, split_hash):
         trainer.load_best()
         if accelerator.is_main_process:
             write_json(done, trainer.best_valid_result)
+    folder.notes["id_model"] = {"model": id_config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
     return model
 
 

@@ -31,7 +31,7 @@ def read_item_content(config, dataset):
         modalities.remove("image")
     text_fields, description = _as_list(config["item_text_fields"]), config["item_description_field"]
     if "text" in modalities and (not text_fields or description is None):
-        columns = _columns(item_file, config)
+        columns = text_columns(item_file, config)
         text_fields = text_fields or columns
         description = description or next((name for name in DESCRIPTION_COLUMNS if name in columns), None)
     return ItemContent.read(
@@ -41,7 +41,7 @@ def read_item_content(config, dataset):
     )
 
 
-def _columns(item_file, config):
+def text_columns(item_file, config):
     """Names of the text columns of an `.item` file."""
     if not item_file.is_file():
         raise ValueError(f"{item_file}: missing. Molar reads the items' text there; put it there, or set item_modalities=[image].")
@@ -60,24 +60,27 @@ def build_molar(config, prepared, content, accelerator, folder, train_id_model):
     Returns:
         Molar: ready to train.
     """
-    dataset, train_dataset = prepared.dataset, prepared.loaders[0]._dataset
     mirm = build_mirm(config, content)  # first: what is wrong with the backbone shows before anything is trained
-    _check_depth(config, mirm.backbone)
-    id_model, id_dim = _id_model(config, prepared, accelerator, folder, train_id_model)
+    id_model, id_dim = build_id_model(config, prepared, accelerator, folder, train_id_model)
     init_seed(config["seed"], config["reproducibility"])
-    finetune_mirm(config, mirm, dataset, accelerator, folder)
+    finetune_mirm(config, mirm, prepared.dataset, accelerator, folder)
     with folder.stage("item_embedding", "one pass of MIRM over the items that are not in the cache"):
         table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
+    return assemble(config, prepared, mirm, table, id_model, id_dim)
+
+
+def assemble(config, prepared, mirm, table, id_model, id_dim):
+    """The recommender out of its parts, ready to train; table (Tensor): [n_items, D_mirm]."""
     init_seed(config["seed"], config["reproducibility"])
     decoder = mirm.backbone.user_decoder(config["dueg_layers"])
     if config["gradient_checkpointing"]:
         decoder.gradient_checkpointing()
     trained_mirm = mirm if config["item_encoding"] == "end_to_end" else None
-    molar = prepared.model_class(config, train_dataset, table, decoder, id_model=id_model, id_dim=id_dim, mirm=trained_mirm)
+    molar = prepared.model_class(config, prepared.loaders[0]._dataset, table, decoder, id_model=id_model, id_dim=id_dim, mirm=trained_mirm)
     return molar.to(config["device"])
 
 
-def _id_model(config, prepared, accelerator, folder, train_id_model):
+def build_id_model(config, prepared, accelerator, folder, train_id_model):
     """The ID model behind its adapter and the size of its user embedding; (None, None) for α = 0."""
     if not config["align_weight"]:
         getLogger().info("align_weight is 0: no ID model, no alignment")
@@ -99,6 +102,7 @@ def build_mirm(config, content):
         seed=config["seed"], lora_rank=config["mirm_lora_rank"], lora_alpha=config["mirm_lora_alpha"],
         gradient_checkpointing=config["gradient_checkpointing"], tokenizer=tokenizer,
     )
+    _check_depth(config, mirm.backbone)
     if weights:
         mirm.load_finished(weights)
         if mirm.own_tokenizer and not tokenizer:
@@ -138,16 +142,21 @@ def finetune_mirm(config, mirm, dataset, accelerator, folder):
         getLogger().info("Stage 1 is left out: mirm_weights=%s", weights)
         folder.notes["stage_1"] = {"weights": str(weights), "reused": True}
         return
+    trainer = finetune_trainer(config, mirm, dataset, accelerator, folder.path)
+    with folder.stage("mirm_finetune", f"{mirm.backbone.plain.num_parameters():,} parameters, {mirm.embedding_dim} dimensions, {config['mirm_tuning']}"):
+        folder.notes["stage_1"] = trainer.fit()
+
+
+def finetune_trainer(config, mirm, dataset, accelerator, folder):
+    """Stage 1 as the config describes it; `folder` (Path) holds its checkpoint."""
     tasks = make_tasks(_as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
-    trainer = MIRMFinetuneTrainer(
-        mirm, tasks, accelerator, dataset.train_histories(), folder.path, cache_dir=Path(config["output_dir"]) / "cache",
+    return MIRMFinetuneTrainer(
+        mirm, tasks, accelerator, dataset.train_histories(), folder, cache_dir=Path(config["output_dir"]) / "cache",
         samples=config["mirm_finetune_samples"], epochs=config["mirm_finetune_epochs"], batch_size=config["mirm_finetune_batch_size"],
         learning_rate=config["mirm_finetune_learning_rate"], objective=config["mirm_finetune_objective"], bow_weight=config["mirm_bow_weight"],
         contrast_weight=config["mirm_contrast_weight"], temperature=config["mirm_contrast_temperature"],
         max_answer_tokens=config["mirm_max_answer_tokens"], seed=config["seed"],
     )
-    with folder.stage("mirm_finetune", f"{mirm.backbone.plain.num_parameters():,} parameters, {mirm.embedding_dim} dimensions, {config['mirm_tuning']}"):
-        folder.notes["stage_1"] = trainer.fit()
 
 
 def _as_list(value):

@@ -1,0 +1,201 @@
+"""Time and memory of each stage of a run on this machine: real batches through real, untrained parts, which are thrown away."""
+
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.device import kept_freed_memory
+from recbole_molar.doctor.rehearsal import Clock, free_memory, seconds_of, seconds_per_batch, watched
+from recbole_molar.quick_start import finished_id_model, make_id_config, prepare
+from recbole_molar.stages import assemble, build_id_model, finetune_trainer
+from recbole_molar.utils import get_trainer
+from recbole.data.interaction import cat_interactions
+from recbole.utils import init_seed
+
+ITEMS_TIMED, EVALUATED_BATCHES, DRAWN = 96, 3, 32
+BUDGET = 4.0  # seconds of timing for each stage
+
+
+class Estimate:
+    """Makes the estimate; `stages` holds what is known so far, by the names that `result.json` gives to seconds.
+
+    Args:
+        config (Config), prepared (Prepared), content (ItemContent or None), accelerator (Accelerator): the run's.
+        folder (Path): exists; RecBole's Trainer wants one, nothing is written there.
+        mirm (MIRM, optional): untrained, for models that read item content.
+        pictures_decoded (bool): the pictures are in memory already, so that drawing the samples of stage 1 is quick.
+    """
+
+    def __init__(self, config, prepared, content, accelerator, folder, mirm=None, pictures_decoded=True):
+        self.config, self.prepared, self.content, self.accelerator = config, prepared, content, accelerator
+        self.folder, self.mirm, self.pictures_decoded = folder, mirm, pictures_decoded
+        self.device, self.stages, self.parameters = config["device"], {}, None
+        self.free_before = free_memory(self.device)[0]
+
+    def make(self):
+        """Rehearse all stages.
+
+        Returns:
+            dict: `stages` (name -> seconds and how they come about, peak memory), `total_seconds`, memory; JSON-able.
+
+        Raises:
+            ValueError: what a run would stop with.
+        """
+        if self.content is None:
+            init_seed(self.config["seed"], self.config["reproducibility"])
+            model = self.prepared.model_class(self.config, self.prepared.loaders[0]._dataset).to(self.device)
+        else:
+            model = self._molar()
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._training(self.config["model"], self.config, self.prepared, model)
+        fits = not any("does_not_fit" in stage for stage in self.stages.values())
+        seconds = sum(stage.get("seconds", 0.0) for stage in self.stages.values())
+        peak = max(stage["peak_gib"] for stage in self.stages.values())
+        return {
+            "stages": self.stages, "total_seconds": round(seconds, 1), "peak_gib": peak, "free_gib": round(self.free_before, 2), "fits": fits,
+            "parameters": self.parameters, "slowdown": Clock.slowdown(), "threads": torch.get_num_threads(),
+        }
+
+    def _molar(self):
+        """Molar with untrained parts; rehearses the stages before it on the way."""
+        config = self.config
+        id_model, id_dim = build_id_model(config, self.prepared, self.accelerator, None, self._id_model)
+        self._stage_1()
+        self._table()
+        table = torch.randn(len(self.content), self.mirm.embedding_dim)
+        return assemble(config, self.prepared, self.mirm, table, id_model, id_dim)
+
+    # ------------------------------------------------------------------ stages
+
+    def _id_model(self, config, accelerator, folder, split_hash):
+        """Stands in for `train_id_model`: the same model, untrained, its training rehearsed."""
+        if config["id_weights"]:
+            return finished_id_model(config, accelerator, split_hash)
+        id_config = make_id_config(config)
+        prepared = prepare(id_config)
+        init_seed(id_config["seed"], id_config["reproducibility"])
+        model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
+        if config["id_training"] != "joint":
+            self._training("id_model", id_config, prepared, model)
+            self.stages.pop("id_model_test", None)
+        return model
+
+    def _stage_1(self):
+        """Batches of each task, forward, backward and step; the held-out samples, before and after, cost a forward each."""
+        config, stage = self.config, {}
+        if not config["mirm_finetune_tasks"] or config["mirm_tuning"] == "frozen" or config["mirm_weights"]:
+            return
+        clock = Clock(self.device)
+        trainer = finetune_trainer(config, self.mirm, self.prepared.dataset, self.accelerator, self.folder)
+        trainer.cache_dir, wanted = None, trainer.settings["samples"]
+        if not self.pictures_decoded:
+            trainer.settings["samples"] = min(wanted, 500)
+        train, held_out, _ = trainer._draw_samples()
+        seconds, n_batches = clock.seconds(), 0
+        with watched(stage, self.device):
+            step = _stage_1_step(trainer) if train else None
+            size, epochs = trainer.settings["batch_size"], trainer.settings["epochs"]
+            for task in trainer.tasks if train else []:
+                samples = train.get(task.name, [])
+                count = len(samples) * (wanted / trainer.settings["samples"] if len(samples) >= 0.9 * trainer.settings["samples"] else 1)
+                batches = [samples[first : first + size] for first in range(0, len(samples), size)]
+                if not batches:
+                    continue
+                each = seconds_per_batch(batches, len, lambda batch, task=task: step(batch, task.instruction), self.device, BUDGET / 2)
+                number = int(np.ceil(count / size))
+                held = -(-len(held_out[task.name]) // size)
+                n_batches += number * epochs
+                seconds += each * number * epochs + 2 * held * each / 3
+            stage.update(seconds=round(seconds, 1), batches=n_batches, about=f"{n_batches:,} batches of {size} samples")
+        trainer.mirm.eval()
+        self.stages["mirm_finetune"] = stage
+
+    def _table(self):
+        """A random part of the items through MIRM; the untrained weights cost what trained ones do."""
+        stage, n_items = {}, len(self.content) - 1
+        chosen = 1 + np.random.default_rng(0).permutation(n_items)[:ITEMS_TIMED]
+        self.mirm.to(self.device).eval()
+        with watched(stage, self.device), torch.no_grad():
+            batches = [batch for _, batch in self.mirm.collator.batches(chosen, self.config["mirm_encode_batch_size"])]
+            full = [batch for batch in batches if len(batch["input_ids"]) == self.config["mirm_encode_batch_size"]] or batches
+
+            def encode(batch):
+                with self.accelerator.autocast():
+                    self.mirm(batch)
+
+            each = seconds_per_batch(full, lambda batch: batch["input_ids"].numel(), encode, self.device, BUDGET / 2)
+            seconds = each * n_items / len(full[0]["input_ids"])
+            stage.update(seconds=round(seconds, 1), about=f"{n_items:,} items through MIRM")
+        self.stages["item_embedding"] = stage
+
+    def _training(self, name, config, prepared, model):
+        """Training of a recommender with a validation after each epoch, and (as `test`) one evaluation."""
+        stage, test, (train_data, valid_data, test_data) = {}, {}, prepared.loaders
+        trainer = get_trainer(config)(config, model, self.accelerator, self.folder)
+        trainer.eval_collector.data_collect(train_data)
+        epochs, every = config["epochs"], config["eval_step"]
+        with watched(stage, self.device), kept_freed_memory(self.device):
+            clock = Clock(self.device)
+            drawn = list(islice(train_data, DRAWN))
+            loading = clock.seconds() / len(drawn)
+            once = self._before_training(trainer, model, train_data, drawn)
+            width = train_data._dataset.item_list_length_field
+            each = loading + seconds_per_batch(
+                drawn, lambda batch: int(batch[width].max()) * len(batch), lambda batch: trainer._train_epoch([batch], 0), self.device, BUDGET
+            )
+            with watched(test, self.device):
+                row = self._evaluation(trainer, model, config, valid_data)
+            validations = epochs // every + (epochs % every > 0) if every > 0 else 0
+            epoch, valid = each * len(train_data), row * len(valid_data._dataset) + self._refill(model)
+            stage.update(
+                seconds=round(once + epochs * epoch + validations * valid, 1), epochs=epochs, epoch_seconds=round(epoch, 2),
+                validations=validations, validation_seconds=round(valid, 2), once_seconds=round(once, 1),
+                about=f"epochs: at most {epochs}, each {len(train_data):,} batches and a validation",
+            )
+            test.update(seconds=round(row * len(test_data._dataset) + self._refill(model), 1), about=f"{len(test_data._dataset):,} users")
+        self.stages[name] = stage
+        self.stages["test" if name != "id_model" else "id_model_test"] = test
+
+    def _before_training(self, trainer, model, train_data, drawn):
+        """Seconds of what a model does once before training (Molar: a frozen ID model's user embeddings)."""
+        if not hasattr(model, "before_training"):
+            return 0.0
+        rows = cat_interactions(drawn)
+        with_rows = SimpleNamespace(_dataset=SimpleNamespace(inter_feat=rows))
+        return seconds_of(lambda: model.before_training(with_rows, trainer), self.device) * len(train_data._dataset) / len(rows)
+
+    def _evaluation(self, trainer, model, config, loader):
+        """Seconds for each row of an evaluation, metrics included."""
+        if getattr(model, "mirm", None) is not None:
+            model.before_evaluation = lambda trainer: None  # all items through MIRM anew: counted by `_refill`
+        part, size = loader._dataset, config["eval_batch_size"]
+        rows = np.unique(np.linspace(0, len(part) - 1, EVALUATED_BATCHES * size).astype(int))
+        few = [
+            type(loader)(config, part.copy(part.inter_feat[torch.from_numpy(chosen)]), loader._sampler, shuffle=False) for chosen in (rows[:size], rows)
+        ]
+        seconds_of(lambda: trainer.evaluate(few[0], load_best_model=False), self.device)
+        return seconds_of(lambda: trainer.evaluate(few[1], load_best_model=False), self.device) / len(rows)
+
+    def _refill(self, model):
+        return self.stages["item_embedding"]["seconds"] if getattr(model, "mirm", None) is not None else 0.0
+
+
+def _stage_1_step(trainer):
+    """A function that does with a batch what an epoch of stage 1 does."""
+    trainer.objective.to(trainer.accelerator.device)
+    parameters = [value for value in trainer.objective.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=trainer.settings["learning_rate"], fused=True)
+    trainer.objective.train()
+
+    def step(samples, instruction):
+        with trainer.accelerator.autocast():
+            loss, _ = trainer.objective(samples, instruction)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, trainer.settings["clip_norm"])
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step

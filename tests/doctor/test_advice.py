@@ -1,0 +1,43 @@
+"""Warnings name the figure and the property to set, most severe first."""
+
+from recbole_molar.doctor.advice import problems
+from recbole_molar.doctor.comparison import Finished, compare
+
+CONFIG = {
+    "dataset": "shop", "model": "Molar", "train_batch_size": 32, "eval_batch_size": 128, "mirm_finetune_batch_size": 32, "epochs": 8,
+    "item_image_dir": "images", "mirm_finetune_samples": 10000, "MAX_ITEM_LIST_LENGTH": 200,
+}
+
+
+def test_what_does_not_fit_comes_first_with_a_size_that_does():
+    stages = {
+        "mirm_finetune": {"peak_gib": 8.0, "does_not_fit": "no room"}, "Molar": {"peak_gib": 8.0, "seconds": 9000.0, "epochs": 8}, "test": {"peak_gib": 1.0},
+    }
+    report = {
+        "estimate": {"stages": stages, "free_gib": 4.0, "total_seconds": 9000.0}, "data": {"ties": {"float64": {"share_of_test_users": 0.5}}},
+    }
+    found = problems(report, ["something else"], CONFIG)
+    assert "--mirm_finetune_batch_size=8 (now 32)" in found[0] and "no room" in found[0]
+    assert "--train_batch_size=12 (now 32)" in found[1]
+    assert "50.0% of the users" in found[2]
+    assert "2.5 hours" in found[3] and "--epochs=4 (now 8)" in found[3]
+    assert found[4:] == ["something else"]
+
+
+def test_nothing_wrong_is_nothing_said():
+    assert problems({}, [], CONFIG) == []
+
+
+def test_estimate_and_measurement_are_for_the_same_epochs():
+    stages = {
+        "Molar": {"seconds": 1000.0, "epochs": 8, "validations": 8, "epoch_seconds": 20.0, "validation_seconds": 5.0, "once_seconds": 1.0, "peak_gib": 2.0},
+        "mirm_finetune": {"seconds": 300.0, "peak_gib": 1.0}, "item_embedding": {"seconds": 60.0, "peak_gib": 1.0}, "test": {"seconds": 5.0, "peak_gib": 1.0},
+    }
+    result = {
+        "model": "Molar", "epochs_run": 2, "parameters": 7, "seconds": {"mirm_finetune": 0.1, "item_embedding": 0.1, "Molar": 102.0, "test": 10.0},
+        "stage_1": {"reused": True, "seconds": 200.0}, "peak_memory": {"cpu": 4.0},
+    }
+    found = compare({"stages": stages, "peak_gib": 2.0, "parameters": 7}, Finished(None, result))
+    assert found["stages"]["Molar"] == {"estimated": 51.0, "measured": 102.0, "ratio": 0.5, "note": "epochs: 2"}
+    assert found["stages"]["mirm_finetune"]["ratio"] == 1.5 and found["stages"]["item_embedding"]["note"] == "reused"
+    assert found["stages"]["test"]["ratio"] == found["peak_gib"]["ratio"] == 0.5 and found["same_model"]

@@ -104,6 +104,8 @@ class Estimate:
                 batches = [samples[first : first + size] for first in range(0, len(samples), size)]
                 if not batches:
                     continue
+                if not any(sample.target for sample in samples):
+                    count = min(count, len(self.content) - 1)  # of single items there are no more samples than items
                 each = seconds_per_batch(batches, len, lambda batch, task=task: step(batch, task.instruction), self.device, BUDGET / 2)
                 number = int(np.ceil(count / size))
                 held = -(-len(held_out[task.name]) // size)

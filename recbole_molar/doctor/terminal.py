@@ -112,7 +112,7 @@ def _estimate(report):
     if not estimate:
         why = report.get("backbone", {}).get("why_not")
         return [_line("not made", f"{report['backbone']['name']}: {why}")] if why else []
-    lines = [_line("", f"{'at most':>10}", f"{'memory':>9}")]
+    lines = [_line("", f"{'at most':>10}", f"{'at least':>9}")]
     for name, stage in estimate["stages"].items():
         memory = "does not fit" if "does_not_fit" in stage else f"{stage['peak_gib']:.1f} GiB"
         lines.append(_line(name, f"{duration(stage.get('seconds')):>10}", f"{memory:>9}", stage.get("about", "")))

@@ -18,7 +18,7 @@ def test_what_does_not_fit_comes_first_with_a_size_that_does():
     }
     found = problems(report, ["something else"], CONFIG)
     assert "--mirm_finetune_batch_size=8 (now 32)" in found[0] and "no room" in found[0]
-    assert "--train_batch_size=12 (now 32)" in found[1]
+    assert "--train_batch_size=8 (now 32)" in found[1]
     assert "50.0% of the users" in found[2]
     assert "2.5 hours" in found[3] and "--epochs=4 (now 8)" in found[3]
     assert found[4:] == ["something else"]

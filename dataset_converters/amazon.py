@@ -1,7 +1,8 @@
-"""Amazon reviews with product metadata, releases of 2014, 2018 and 2023: local JSON lines, plain or .gz.
+"""Amazon reviews with product metadata, releases of 2014, 2018 and 2023: local JSON lines, plain or .gz; also the ratings of 2023 as CSV.
 
 Layouts as described by McAuley Lab (jmcauley.ucsd.edu/data/amazon, nijianmo.github.io/amazon, amazon-reviews-2023.github.io). The metadata
-of 2014 are Python literals instead of JSON; they are parsed, never evaluated. In 2023, items are told apart by `parent_asin`.
+of 2014 are Python literals instead of JSON; they are parsed, never evaluated. In 2023, items are told apart by `parent_asin`, and the ratings
+are published as CSV too (`0core/rating_only`, `5core/rating_only`): one of those in the place of the reviews is enough.
 """
 
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from dataset_converters import loose_json
 from dataset_converters.atomic import AtomicFolder, add_output_arguments
 from dataset_converters.columns import to_numbers
-from dataset_converters.files import Plain, json_rows, lines
+from dataset_converters.files import Plain, json_rows, lines, read_header, table_chunks
 from dataset_converters.interactions import InteractionReader, add_filter_arguments, id_text, safe_id
 from dataset_converters.item_files import cell_text, ending
 
@@ -21,7 +22,7 @@ LAYOUTS = {  # release: fields of user, item, rating, time, and milliseconds or 
 COLUMNS = ["title", "brand", "category", "price", "features", "description", "image_url"]
 ROWS = 200_000
 ID = re.compile(r"""['"](?:parent_)?asin['"]\s*:\s*u?['"]([^'"\\]+)['"]""")
-PRICE = re.compile(r"\$?\s*\d[\d,.]*(?:\s*-\s*\$?\s*\d[\d,.]*)?")
+PRICE = re.compile(r"(?:from )?\$?\s*\d[\d,.]*(?:\s*-\s*\$?\s*\d[\d,.]*)?")
 
 
 def add_arguments(parser):
@@ -57,24 +58,28 @@ def _find(path, metadata):
         raise ValueError(f"{path}: no such file or folder.")
     if path.is_file():
         return [Plain(path)], list(map(Plain, metadata or ()))
-    files = sorted(file for file in path.iterdir() if ending(file) in (".json", ".jsonl"))
+    files = sorted(file for file in path.iterdir() if ending(file) in (".json", ".jsonl", ".csv"))
     reviews = [file for file in files if not file.name.lower().startswith("meta")]
+    reviews = [file for file in reviews if ending(file) != ".csv"] or reviews  # the ratings in a CSV are those of the reviews beside it
     if not reviews:
-        raise ValueError(f"{path}: no reviews there (.json, .jsonl, also .gz). Ratings alone (CSV) are read by the converter tabular.")
+        raise ValueError(f"{path}: no reviews there (.json, .jsonl or .csv, also .gz).")
     if len({_stem(file) for file in reviews}) > 1:
         raise ValueError(f"{path}: several files of reviews ({', '.join(file.name for file in reviews[:6])}). Give one as --input-path, with --metadata.")
-    found = metadata or [file for file in files if file not in reviews]
+    found = metadata or [file for file in files if file.name.lower().startswith("meta")]
     return list(map(Plain, reviews)), list(map(Plain, found))
 
 
 def _stem(file):
     """Clothing_Shoes_and_Jewelry for `reviews_Clothing_Shoes_and_Jewelry_5.json.gz`."""
     name = Path(str(file)).name
-    return re.sub(r"^reviews?_|(\.jsonl?)?(\.gz)?$", "", name, flags=re.I)
+    return re.sub(r"^reviews?_|(\.jsonl?|\.csv)?(\.gz)?$", "", name, flags=re.I)
 
 
 def _read_reviews(file, reader):
     """Add one file of reviews to `reader`, by parts."""
+    if ending(file.path) == ".csv":
+        _read_ratings(file, reader)
+        return
     layout, rows, first = None, [], 1
     for number, row in json_rows(file, loose_json.parse):
         if layout is None:
@@ -89,6 +94,19 @@ def _read_reviews(file, reader):
             rows, first = [], number + 1
     if rows:
         _add(reader, rows, layout, file, first)
+
+
+def _read_ratings(file, reader):
+    """Add a CSV of 2023: user_id,parent_asin,rating,timestamp, and in some a history that repeats earlier rows."""
+    layout = LAYOUTS["2023"]
+    if missing := [name for name in layout[:4] if name not in read_header(file, ",")]:
+        raise ValueError(
+            f"{file}: has no column {', '.join(missing)}; of Amazon's CSV files those of 2023 are read, user_id,parent_asin,rating,timestamp. "
+            f"Give other tables to the converter tabular, with a header."
+        )
+    for first, chunk in table_chunks(file, ",", list(layout[:4])):
+        times = to_numbers(chunk[layout[3]], file, first, layout[3]) / layout[4]
+        reader.add(chunk[layout[0]], chunk[layout[1]], times, to_numbers(chunk[layout[2]], file, first, layout[2]))
 
 
 def _add(reader, rows, layout, file, first):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections import Counter
@@ -187,7 +188,8 @@ class AtomicFolder:
             text.append(f"{counts['with a row']:,} items have text, {counts['without a row']:,} have none.")
             text += [f"{counts[cause]:,} item rows {words}." for cause, words in ITEM_CAUSES.items() if counts[cause]]
         model = "Molar" if self.text_fields or (self.target / "images").is_dir() else "SASRec"
-        text += [*self.notes, f"Next: python run_recbole_molar.py --model={model} --data_path={self.output_path} --dataset={self.dataset}"]
+        words = ["python", "run_recbole_molar.py", f"--model={model}", f"--data_path={self.output_path}", f"--dataset={self.dataset}"]
+        text += [*self.notes, f"Next: {shlex.join(words)}"]
         return " ".join(text)
 
 

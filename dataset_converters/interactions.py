@@ -31,6 +31,7 @@ def id_text(value):
         if value != value:
             return ""
         value = int(value) if value.is_integer() else value
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     return "" if value is None or value is pd.NA or value is pd.NaT else str(value).strip()
 
 

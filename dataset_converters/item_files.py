@@ -1,7 +1,10 @@
 """Item tables of any common form, row by row, and extra columns joined to a converter's own by item id."""
 
 import json
+import re
 from pathlib import Path
+
+import pandas as pd
 
 from dataset_converters.columns import find_column
 from dataset_converters.files import Plain, json_rows, read_header, table_chunks
@@ -33,8 +36,6 @@ def record_chunks(path, separator=None, size=100_000):
     Raises:
         ValueError: the file cannot be read; names it, and the line.
     """
-    import pandas as pd
-
     if ending(path) in (".parquet", ".pq"):
         yield from _parquet_chunks(path, size)
     elif ending(path) in JSON_ENDINGS:
@@ -64,26 +65,40 @@ def _parquet_chunks(path, size):
     first = 1
     try:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=size):
-            frame = batch.to_pandas(integer_object_nulls=True)
-            yield first, frame
+            # Columns as they are stored: pandas' own metadata would turn some into an index.
+            frame = batch.to_pandas(integer_object_nulls=True, ignore_metadata=True)
+            yield first, plain(frame[[name for name in frame.columns if not re.fullmatch(r"__index_level_\d+__", str(name))]])
             first += len(frame)
     except ArrowException as error:
         raise ValueError(f"{path}: not a Parquet file that can be read ({error}).") from error
 
 
+def plain(frame):
+    """The frame with its categorical (dictionary) columns as columns of their values."""
+    coded = [name for name, dtype in frame.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)]
+    return frame.astype(dict.fromkeys(coded, object)) if coded else frame
+
+
 def cell_text(value):
     """A cell as text: lists of texts joined by line breaks, other nested values as JSON, nothing for missing ones."""
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
     if hasattr(value, "tolist"):  # an array of Parquet, a NumPy number
         value = value.tolist()
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):
+        return ""
     if isinstance(value, (list, tuple)):
         return "\n".join(map(cell_text, value))
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=lambda inner: inner.tolist() if hasattr(inner, "tolist") else cell_text(inner))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def image_text(value):
+    """A cell that names a picture: the first of several."""
+    text = cell_text(value).strip()
+    lines = text.split() if re.match("https?://", text, re.I) else text.split("\n")
+    return lines[0].strip() if lines else ""
 
 
 class ItemJoin:

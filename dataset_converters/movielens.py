@@ -67,6 +67,8 @@ def _layout(files, path):
 def _name(path, release):
     """ml-25m for `…/ml-25m.zip` or `…/ml-25m/`; the layout's name where the path is called otherwise."""
     stem = re.sub(r"\.zip$", "", Path(path).resolve().name, flags=re.I).lower()
+    if stem == "ml-10m100k":  # the folder inside ml-10m.zip
+        return "ml-10m"
     return stem if re.fullmatch(r"ml-[a-z0-9-]+", stem) else release
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from dataset_converters.atomic import AtomicFolder, add_output_arguments
 from dataset_converters.columns import UNITS, Times, find_column, to_numbers
 from dataset_converters.interactions import InteractionReader, add_filter_arguments
-from dataset_converters.item_files import cell_text, record_chunks
+from dataset_converters.item_files import cell_text, image_text, plain, record_chunks
 
 
 def add_arguments(parser):
@@ -61,7 +61,8 @@ def convert_frames(interactions, items=None, output_path="dataset", dataset="dat
     if unknown:
         raise TypeError(f"unknown options: {', '.join(unknown)}. Valid: {', '.join(vars(arguments))}.")
     vars(arguments).update(options)
-    return _convert(arguments, dataset, iter([(1, interactions)]), None if items is None else iter([(1, items)]), "interactions", "items")
+    parts = [None if frame is None else iter([(1, plain(frame))]) for frame in (interactions, items)]
+    return _convert(arguments, dataset, *parts, "interactions", "items")
 
 
 def _convert(arguments, dataset, interactions, items, file, items_file):
@@ -107,7 +108,7 @@ def _items(arguments, chunks, file):
     columns = list(arguments.text_columns or [name for name in frame.columns if name not in (key, image)])
     names = [str(name).split(":")[0] for name in columns]
     if image is not None:
-        links = frame[image].map(cell_text)
+        links = frame[image].map(image_text)
         names.append("image_url" if links[links != ""].head(1).str.match("https?://", case=False).any() else "image_file")
         columns.append(image)
 
@@ -115,6 +116,6 @@ def _items(arguments, chunks, file):
         for _, part in chain([(first, frame)], chunks):
             part = part.reindex(columns=[key, *columns])
             for row in zip(*(part[name] for name in part.columns)):
-                yield row[0], [cell_text(cell) for cell in row[1:]]
+                yield row[0], [(image_text if name == image else cell_text)(cell) for name, cell in zip(columns, row[1:])]
 
     return names, rows()

@@ -1,5 +1,7 @@
 """Fixtures: one conversion by the command line, and one epoch of SASRec on its result."""
 
+import shlex
+
 import pytest
 
 from dataset_converters.__main__ import main as convert_main
@@ -40,14 +42,21 @@ def refused(out, capsys):
 
 
 @pytest.fixture
-def trains(out, flags, command_line, capsys):
-    """Function: one epoch of SASRec on a converted data set, with no setting for the data but its name."""
+def trains(flags, command_line, capsys):
+    """Function: the command that a summary prints, with the size of a model of a second and nothing for the data; returns what it prints.
 
-    def call(dataset="made"):
+    `model` takes the place of the printed one (Molar, which only a few of the tests here train).
+    """
+
+    def call(summary, model="SASRec"):
         from recbole_molar.__main__ import main  # heavy; the other tests here need nothing of it
+        from test_molar_runs import SMALL
 
-        tiny = flags(data_path=str(out), dataset=dataset, MAX_ITEM_LIST_LENGTH=4, topk="[3]", valid_metric="NDCG@3")
-        code = main(["run", *command_line(tiny)])
+        program, script, *words = shlex.split(summary[summary.index("python run_recbole_molar.py") :])
+        assert (program, script, words[0][:8]) == ("python", "run_recbole_molar.py", "--model=")
+        small = flags(**{**(SMALL if model == "Molar" else {}), "model": model}, MAX_ITEM_LIST_LENGTH=4, topk="[3]", valid_metric="NDCG@3")
+        given = {key: value for key, value in small.items() if key not in ("dataset", "data_path")}
+        code = main(["run", *words[1:], *command_line(given)])
         text, errors = capsys.readouterr()
         assert code == 0, errors
         return text

@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from raw_layouts import HOSTILE, amazon, interactions, read_back, write_lines
+from raw_layouts import HOSTILE, amazon, interactions, read_back, write_csv, write_lines
 
 EXPECTED = {  # of item 1: brand, category, price, features, description, image
     "2014": ("Toys > Dress Up & Pretend Play", "3.17", "", HOSTILE, "http://ecx.images-amazon.com/images/I/1.jpg"),
@@ -29,7 +29,27 @@ def test_release(tmp_path, convert, trains, out, release):
         assert items["B000000004"]["image_url"] == "https://images-na.ssl-images-amazon.com/images/I/4._US40_.jpg"
     if release == "2023":
         assert items["B000000002"]["price"] == "" and items["B000000004"]["image_url"] == "https://m.media-amazon.com/l.jpg"
-    trains("amazon-toys" if release == "2023" else "amazon-toys-5")
+    trains(text, "Molar" if release == "2023" else "SASRec")
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_ratings_of_2023(tmp_path, convert, trains, out, history):
+    """`0core/rating_only/Toys.csv` beside the metadata: the same data set as the reviews give."""
+    raw = amazon(tmp_path / "raw", "2023")
+    convert("amazon", raw, dataset="reviews")
+    (raw / "Toys.jsonl").unlink()
+    header = ["user_id", "parent_asin", "rating", "timestamp", *(["history"] if history else [])]
+    rows = [(f"AE{u}", f"B00000000{i}", f"{r}.0", t * 1000 + 123, *(["B1 B2"] if history else [])) for u, i, r, t in interactions()]
+    write_csv(raw / "Toys.csv", header, rows)
+    text = convert("amazon", raw, dataset=None)
+    assert read_back(out / "amazon-toys") == read_back(out / "reviews")
+    trains(text)
+
+
+def test_other_tables_are_refused(tmp_path, refused):
+    write_csv(tmp_path / "Toys.csv", ["A1", "B1", "5.0", "1"], [("A1", "B2", "5.0", "2")])  # 2014 and 2018: no header
+    error = refused("amazon", tmp_path / "Toys.csv")
+    assert "has no column user_id, parent_asin, rating, timestamp" in error and "converter tabular" in error
 
 
 def review(user, item, rating=5, time=1):
@@ -92,4 +112,4 @@ def test_damaged(tmp_path, refused):
     (raw / "Other.json").write_text("{}\n")
     assert "several files of reviews" in refused("amazon", raw)
     (tmp_path / "none").mkdir()
-    assert "converter tabular" in refused("amazon", tmp_path / "none")
+    assert "no reviews there (.json, .jsonl or .csv" in refused("amazon", tmp_path / "none")

@@ -3,21 +3,21 @@
 import zipfile
 
 import pytest
-from raw_layouts import interactions, movielens, read_back, write_csv, zipped
+from raw_layouts import interactions, movielens, read_back, stars, write_csv, zipped
 
 from dataset_converters.movielens import split_title
 
-RELEASES = ["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-latest-small"]
+RELEASES = ["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest", "ml-latest-small"]
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
 @pytest.mark.parametrize("release", RELEASES)
 def test_release(tmp_path, convert, trains, out, release, packed):
     root = movielens(tmp_path, release)
-    text = convert("movielens", zipped(root) if packed else root, dataset=None)
+    text = convert("movielens", zipped(root, release) if packed else root, dataset=None)
     assert "12 users, 6 items, 60 interactions. No row was left out. 0.00% of the rows repeat" in text
     inter, items, properties = read_back(out / release)
-    expected = [{"user_id": str(u), "item_id": str(i), "rating": str(r), "timestamp": str(t)} for u, i, r, t in interactions()]
+    expected = [{"user_id": str(u), "item_id": str(i), "rating": str(stars(release, r)), "timestamp": str(t)} for u, i, r, t in interactions()]
     assert inter == expected
     assert {key: row["movie_title"] for key, row in items.items()} == {
         "1": "Toy Story", "2": "The Matrix", "3": "The City of Lost Children (La Cité des enfants perdus)", "4": "L'Avventura",
@@ -30,8 +30,7 @@ def test_release(tmp_path, convert, trains, out, release, packed):
     elif release not in ("ml-1m", "ml-10m"):
         assert (items["3"]["imdb_id"], items["3"]["tmdb_id"], items["4"]["tmdb_id"]) == ("0114703", "863", "")
     assert "item_modalities: [text]" in properties and 'item_text_fields: ["movie_title", "release_year", "genre"]' in properties
-    if packed:
-        trains(release)
+    trains(text, "Molar" if (release, packed) == ("ml-25m", True) else "SASRec")
 
 
 @pytest.mark.parametrize("raw, title, year", [

@@ -7,17 +7,17 @@ from PIL import Image
 from raw_layouts import HOSTILE, ITEMS, interactions, read_back, write_csv
 
 INFO = ["item_id", "view_number", "comment_number", "thumbup_number", "share_number", "coin_number", "favorite_number", "barrage_number",
-        "title", "tag", "description"]  # fmt: skip
+        "title_en", "title", "description", "tag"]  # fmt: skip
 
 
 def pixelrec(folder, size="50K", factor=1):
-    """Write `pixelrec_interaction/`, `pixelrec_iteminfo/` and `cover/`; item 2 has no cover."""
-    for name in ("pixelrec_interaction", "pixelrec_iteminfo", "cover"):
+    """Write interactions, items and covers; item 2 has no cover. The items' file is called as the interactions', but in the sample of 50K."""
+    for name in ("interaction", "item_info", "cover"):
         (folder / name).mkdir(parents=True)
-    write_csv(folder / "pixelrec_interaction" / f"Pixel{size}.csv", ["item_id", "user_id", "timestamp"],
+    write_csv(folder / "interaction" / f"Pixel{size}.csv", ["item_id", "user_id", "timestamp"],
               [(f"i{i}", f"u{u}", t * factor) for u, i, _, t in interactions()])  # fmt: skip
-    write_csv(folder / "pixelrec_iteminfo" / "item_info.csv", INFO,
-              [(f"i{i}", *range(7), f"标题 {i}", "tag", HOSTILE if i == 1 else "") for i in range(1, ITEMS + 1)])  # fmt: skip
+    write_csv(folder / "item_info" / ("item_info.csv" if size == "50K" else f"Pixel{size}.csv"), INFO,
+              [(f"i{i}", *range(7), f"Title {i}", f"标题 {i}", HOSTILE if i == 1 else "", "tag") for i in range(1, ITEMS + 1)])  # fmt: skip
     for item in (1, 3, 4, 5, 6, 99):
         Image.new("RGB", (16, 16), (item, 0, 0)).save(folder / "cover" / f"i{item}.jpg")
     return folder
@@ -31,10 +31,9 @@ def test_release(tmp_path, convert, trains, out, size, factor):
     assert "12 users, 6 items, 60 interactions" in text and f"Times were read as {'s' if factor == 1 else 'ms'} (by their size)." in text
     inter, items, properties = read_back(folder)
     assert inter == [{"user_id": f"u{u}", "item_id": f"i{i}", "timestamp": str(t)} for u, i, _, t in interactions()]
-    assert items["i1"] == {"title": "标题 1", "tag": "tag", "description": HOSTILE} and items["i2"]["description"] == ""
+    assert items["i1"] == {"title": "标题 1", "title_en": "Title 1", "tag": "tag", "description": HOSTILE} and items["i2"]["description"] == ""
     assert "item_modalities: [text]" in properties and "item_description_field: description" in properties
-    if factor == 1000:
-        trains(folder.name)
+    trains(text)
 
 
 def test_covers(tmp_path, convert, trains, out):
@@ -46,12 +45,12 @@ def test_covers(tmp_path, convert, trains, out):
     assert (images / "i3.jpg").read_bytes() == (raw / "cover" / "i3.jpg").read_bytes()
     assert "item_modalities: [text, image]" in (out / "made" / "dataset.yaml").read_text()
     assert [path.name for path in out.iterdir()] == ["made"]
-    trains()
+    trains(text, "Molar")
 
 
 def test_an_id_like_a_path_stays_inside(tmp_path, convert, out):
     raw = pixelrec(tmp_path / "raw")
-    file = raw / "pixelrec_interaction" / "Pixel50K.csv"
+    file = raw / "interaction" / "Pixel50K.csv"
     file.write_text(file.read_text().replace("i1,", "../../../i1,"))
     Image.new("RGB", (4, 4)).save(tmp_path / "i1.jpg")
     convert("pixelrec", raw, "--covers", raw / "cover")
@@ -62,13 +61,13 @@ def test_an_id_like_a_path_stays_inside(tmp_path, convert, out):
 def test_damaged(tmp_path, refused):
     assert "no such file or folder" in refused("pixelrec", tmp_path / "raw")
     raw = pixelrec(tmp_path / "raw")
-    for covers, message in (("nowhere", "no such folder"), ("pixelrec_iteminfo", "holds no .jpg")):
+    for covers, message in (("nowhere", "no such folder"), ("item_info", "holds no .jpg")):
         assert message in refused("pixelrec", raw, "--covers", raw / covers)
     (raw / "other").mkdir()
     Image.new("RGB", (4, 4)).save(raw / "other" / "x.jpg")
     assert "no file there is named after an item" in refused("pixelrec", raw, "--covers", raw / "other")
     assert "has no column item_id" in refused("pixelrec", raw, "--item-info", _csv(tmp_path / "x.csv", "a,b\n1,2\n"))
-    file = raw / "pixelrec_interaction" / "Pixel50K.csv"
+    file = raw / "interaction" / "Pixel50K.csv"
     _csv(raw / "Pixel1M.csv", file.read_text())
     assert "one CSV with the columns item_id,user_id,timestamp is needed, found" in refused("pixelrec", raw)
     (raw / "Pixel1M.csv").unlink()

@@ -30,8 +30,7 @@ def test_forms(tmp_path, convert, trains, out, name, separator):
     inter, items, properties = read_back(out / "x")
     assert inter == [{"user_id": str(u), "item_id": str(i), "rating": str(r), "timestamp": str(t)} for u, i, r, t in interactions()]
     assert items == {} and "item_modalities" not in properties
-    if name == "x.tsv":
-        trains("x")
+    trains(text)
 
 
 @pytest.mark.parametrize("values, words, seconds", [
@@ -55,12 +54,12 @@ def test_hostile_text_is_exact(tmp_path, convert, out, trains):
     texts = [HOSTILE, '"', "\\n", " spaces ", "", "\ufeffmark"]
     header = ["item_id", "title:odd name", "poster", "title"]
     write_csv(tmp_path / "items.csv", header, [(f"i{n}", text, f"http://x/{n}.jpg", n) for n, text in enumerate(texts, 1)])
-    convert("tabular", tmp_path / "x.csv", "--items", tmp_path / "items.csv")
+    text = convert("tabular", tmp_path / "x.csv", "--items", tmp_path / "items.csv")
     _, items, properties = read_back(out / "made")
     assert [row["title"] for row in items.values()] == texts and [row["title_2"] for row in items.values()] == list("123456")
     assert items["i1"]["image_url"] == "http://x/1.jpg" and 'item_text_fields: ["title", "title_2"]' in properties
     assert "item_text_escaped: True" in properties
-    trains()
+    trains(text)
 
 
 def test_odd_ids(tmp_path, convert, out, trains):
@@ -74,7 +73,7 @@ def test_odd_ids(tmp_path, convert, out, trains):
     expected = ["a%09b", "a%22b", "..%2Fx", "%4EA", "%2541", "A", "100%", "naïve 🎬", "a%5Cb", "padded"]
     assert [row["item_id"] for row in inter[:10]] == expected == list(items)
     assert [row["title"] for row in items.values()] == ids and "percent-encoded" in text and "10 items have text, 0 have none" in text
-    trains()
+    trains(text)
 
 
 def test_columns_given(tmp_path, convert, out):
@@ -85,6 +84,21 @@ def test_columns_given(tmp_path, convert, out):
     inter, items, _ = read_back(out / "made")
     assert inter == [{"user_id": "u", "item_id": "j", "rating": "5", "timestamp": "2"}]
     assert items == {"j": {"text": "more", "name": "J", "image_file": "b.png"}}
+
+
+def test_a_frame_trains(out, trains):
+    """Nullable, categorical and zoned columns, as pandas has them."""
+    users, items, ratings, times = zip(*interactions())
+    when = pd.Series(pd.to_datetime(times, unit="s", utc=True)).dt.tz_convert("Asia/Tokyo")
+    frame = pd.DataFrame({"user": pd.Categorical(users), "item": pd.array(items, "Int64"), "rating": pd.array(ratings, "Int8"), "time": when})
+    years = pd.array([1, None, 3, 4, 5, 6], "Int64")
+    about = pd.DataFrame({"item": pd.array(range(1, 7), "Int64"), "title": pd.Categorical(["a", None, *"cdef"]), "year": years,
+                          "made": pd.to_datetime(["2020-01-02", None, *["2020-01-02 03:04"] * 4], format="ISO8601")})  # fmt: skip
+    text = convert_frames(frame, about, output_path=out, dataset="frames")
+    inter, rows, _ = read_back(out / "frames")
+    assert inter == [{"user_id": str(u), "item_id": str(i), "rating": str(r), "timestamp": str(t)} for u, i, r, t in interactions()]
+    assert rows["2"] == {"title": "", "year": "", "made": ""} and rows["1"] == {"title": "a", "year": "1", "made": "2020-01-02 00:00:00"}
+    trains(text)
 
 
 def test_frames(out):
@@ -138,8 +152,52 @@ def test_damaged_json_and_items(tmp_path, refused, monkeypatch):
     assert "pip install pyarrow" in refused("tabular", write(tmp_path / "x.parquet", "PAR1"))
 
 
-def test_parquet(tmp_path, convert, out):
+def parquet(path, **columns):
+    """Write columns (lists, or arrays of pyarrow) to a Parquet file."""
     pytest.importorskip("pyarrow", reason="reads Parquet only where pyarrow is installed")
-    pd.DataFrame({"user_id": ["u"], "item_id": [7], "time": [pd.Timestamp("2023-11-14 22:13:20")]}).to_parquet(tmp_path / "x.parquet")
-    convert("tabular", tmp_path / "x.parquet")
-    assert read_back(out / "made")[0] == [{"user_id": "u", "item_id": "7", "timestamp": "1700000000"}]
+    from pyarrow import parquet, table
+
+    parquet.write_table(table(columns), path)
+    return path
+
+
+def test_parquet(tmp_path, convert, out, trains):
+    """Dictionary columns, integers with gaps, times with a zone and without, lists, structs, bytes, decimals; several row groups."""
+    pa = pytest.importorskip("pyarrow", reason="reads Parquet only where pyarrow is installed")
+    users, items, ratings, times = zip(*interactions(), (1, None, None, None))
+    parquet(tmp_path / "x.parquet", user_id=pa.array([f"u{user}" for user in users]).dictionary_encode(), item_id=pa.array(items, pa.int32()),
+            rating=pa.array(ratings, pa.decimal128(3, 1)), time=pa.array(times, pa.timestamp("s", tz="America/New_York")))  # fmt: skip
+    more = {"item_id": pa.array(range(1, 7), pa.int64()), "title": pa.array(["A", "B", None, "", "NA", HOSTILE]).dictionary_encode(),
+            "categories": [["Toys", "Dolls"], [], None, ["é"], ["a", None], []], "details": [{"a": ["x"], "b": 1}, *[None] * 5],
+            "year": pa.array([1999, None, 2001, 1, 2, 3], pa.int16()), "made": pa.array([19675, *[None] * 5], pa.date32()),
+            "raw": pa.array(["naïve".encode(), *[None] * 5]), "images": [["", "http://x/1.jpg", "http://x/2.jpg"], ["http://x/3.jpg"], None, [], [""], None]}
+    parquet(tmp_path / "items.parquet", **more)
+    text = convert("tabular", tmp_path / "x.parquet", "--items", tmp_path / "items.parquet", "--image-column", "images")
+    inter, rows, _ = read_back(out / "made")
+    assert inter == [{"user_id": f"u{u}", "item_id": str(i), "rating": str(r), "timestamp": str(t)} for u, i, r, t in interactions()]
+    assert [row["title"] for row in rows.values()] == ["A", "B", "", "", "NA", HOSTILE]
+    assert [row["categories"] for row in rows.values()] == ["Toys\nDolls", "", "", "é", "a\n", ""]
+    assert [row["year"] for row in rows.values()] == ["1999", "", "2001", "1", "2", "3"]
+    assert rows["1"] == {"title": "A", "categories": "Toys\nDolls", "details": '{"a": ["x"], "b": 1}', "year": "1999", "made": "2023-11-14", "raw": "naïve",
+                         "image_url": "http://x/1.jpg"} and rows["2"]["image_url"] == "http://x/3.jpg" and rows["4"]["image_url"] == ""  # fmt: skip
+    trains(text, "Molar")
+
+
+def test_parquet_of_pandas(tmp_path, convert, out):
+    """An index that pandas wrote is a column where it has a name, and nothing where it has none."""
+    pytest.importorskip("pyarrow", reason="reads Parquet only where pyarrow is installed")
+    frame = pd.DataFrame({"user_id": ["u", "v"], "item_id": [7, 8], "time": pd.to_datetime(["2023-11-14 22:13:20"] * 2)})
+    frame.set_index("user_id").to_parquet(tmp_path / "x.parquet")
+    pd.DataFrame({"item_id": [8, 7], "title": ["b", "a"]}, index=[5, 3]).to_parquet(tmp_path / "i.parquet")
+    convert("tabular", tmp_path / "x.parquet", "--items", tmp_path / "i.parquet")
+    inter, rows, _ = read_back(out / "made")
+    assert inter == [{"user_id": user, "item_id": item, "timestamp": "1700000000"} for user, item in (("u", "7"), ("v", "8"))]
+    assert rows == {"8": {"title": "b"}, "7": {"title": "a"}}
+
+
+def test_damaged_parquet(tmp_path, refused):
+    whole = parquet(tmp_path / "x.parquet", user_id=["u"] * 9, item_id=range(9), time=range(9)).read_bytes()
+    for data in (b"PAR1 no table PAR1", whole[:-20], whole[: len(whole) // 2]):
+        (tmp_path / "x.parquet").write_bytes(data)
+        assert "x.parquet: not a Parquet file that can be read" in refused("tabular", tmp_path / "x.parquet")
+    assert "no interaction was read" in refused("tabular", parquet(tmp_path / "none.parquet", user_id=[], item_id=[], time=[]))

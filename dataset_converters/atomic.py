@@ -19,7 +19,8 @@ from dataset_converters.files import progress
 from dataset_converters.interactions import describe, id_text, safe_id
 
 ROWS = 200_000
-ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+SPECIAL = re.compile("[\\\\\t\n\r]")
+ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as cut texts in JSON have; UTF-8 cannot hold it
 NO_TEXT = re.compile(r"(?:^|_)(?:url|urls|id|ids|link|image|images|img|poster|picture|cover|photo|thumbnail|file|path)(?:_|$)", re.I)
 DESCRIPTIONS = ("plot", "description", "overview", "summary", "abstract")
@@ -27,7 +28,7 @@ DESCRIPTIONS = ("plot", "description", "overview", "summary", "abstract")
 
 def escape(text):
     """A cell that holds any text: backslash, tab, newline and carriage return as `\\\\`, `\\t`, `\\n`, `\\r`; nothing else changes."""
-    return SURROGATE.sub("\ufffd", text).translate(ESCAPES)
+    return SPECIAL.sub(lambda match: ESCAPES[match[0]], SURROGATE.sub("\ufffd", text))
 
 
 def column_name(name):

@@ -1,6 +1,7 @@
 """RecBole's atomic files, written once and for all converters: `.inter`, `.item`, `dataset.yaml` and `images/`.
 
-All is written to a temporary folder beside the target and renamed at the end, so that an error or Ctrl-C leaves nothing.
+All is written to a temporary folder beside the target, brought to the disk and renamed at the end, so that an error, Ctrl-C or a power cut
+leaves nothing, or the data set that was there.
 """
 
 import contextlib
@@ -158,6 +159,9 @@ class AtomicFolder:
         mask = os.umask(0)
         os.umask(mask)
         self.folder.chmod(0o777 & ~mask)  # mkdtemp's folder is for its owner alone
+        for file in self.folder.glob("*.*"):
+            with open(file, "rb+") as stream:
+                os.fsync(stream.fileno())
         if not self.target.exists():
             self.folder.rename(self.target)
             return

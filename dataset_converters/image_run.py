@@ -49,6 +49,11 @@ def tidy(folder):
     return present
 
 
+def ignores_case(file):
+    """Whether the file system finds an existing file by its name in capitals too, as those of macOS and Windows do."""
+    return file.with_name(file.name.upper()).exists()
+
+
 def is_missing(item, entries, present, retry_failed):
     """Whether a run should see to an item: it has no picture, and was not tried before with the source that it has now."""
     entry = entries.get(item.id, {})

@@ -1,9 +1,10 @@
 """Which picture belongs to which item: read from the `.item` file's column of URLs, a CSV of links, or the names of files."""
 
 import csv
+import dataclasses
 import difflib
 import re
-from dataclasses import dataclass
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 import yaml
@@ -14,7 +15,7 @@ from dataset_converters.picture import usable_id
 ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Wanted:
     """One item's picture: where it comes from (URL or file name; "" for nowhere), and why it cannot come, where that is known already."""
 
@@ -96,6 +97,16 @@ def wanted_files(files, known, mapping=None):
         names = set(files.names)
         found = {item_id: name if name in names else bare.get(name, name) for item_id, name in mapping.items()}
     return [_wanted(item_id, found.get(item_id, ""), "no file") for item_id in known]
+
+
+def apart(wanted):
+    """For a file system that takes `A1.jpg` and `a1.jpg` for one: of ids that differ in case alone, the first keeps its picture."""
+    first = {}
+    return [
+        item if first.setdefault(unicodedata.normalize("NFC", item.id).casefold(), item.id) == item.id
+        else dataclasses.replace(item, cause="id differs from another in case alone")
+        for item in wanted
+    ]  # fmt: skip
 
 
 def _wanted(item_id, source, nowhere):

@@ -10,8 +10,8 @@ import re
 import warnings
 from pathlib import Path
 
-from dataset_converters.image_run import FileReader, is_missing, store_all, tidy
-from dataset_converters.image_sources import read_items, read_table, wanted_files, wanted_urls
+from dataset_converters.image_run import FileReader, ignores_case, is_missing, store_all, tidy
+from dataset_converters.image_sources import apart, read_items, read_table, wanted_files, wanted_urls
 from dataset_converters.local_files import open_files
 from dataset_converters.manifest import STORED, Manifest
 from dataset_converters.picture import store
@@ -63,6 +63,7 @@ def run(args):
         with Manifest(folder) as manifest, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of bombs: our own limit is the one that counts
             present = tidy(folder)
+            wanted = apart(wanted) if ignores_case(manifest.path) else wanted
             todo = [item for item in wanted if args.overwrite or is_missing(item, manifest.entries, present, args.retry_failed)]
             keep = functools.partial(store, box=box, max_pixels=args.max_pixels)
             left = asyncio.run(store_all(todo, reader, keep, manifest, present, args.concurrency))

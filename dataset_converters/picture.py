@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from dataset_converters.causes import Refused
 
@@ -55,7 +55,10 @@ def store(data, path, box, max_pixels):
     content = buffer.getvalue()
     partial = Path(path).parent / f".{os.getpid()}-{next(_count)}{PARTIAL}"
     try:
-        partial.write_bytes(content)
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a power cut must not leave the name without the content: the next run would take it for stored
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -71,8 +74,12 @@ def decode(data, box, max_pixels):
                 raise Refused("too many pixels")
             image.draft("RGB", (2 * max(box), 2 * max(box)))  # large JPEGs are decoded at a fraction of their size
             image.load()  # of an animation, the first frame
-            image = _to_rgb(ImageOps.exif_transpose(image))
+            image = ImageOps.exif_transpose(image)
+            profile = image.info.get("icc_profile")
+            if not profile or image.mode not in ("CMYK", "L") or "transparency" in image.info:
+                image = _to_rgb(image)
             image.thumbnail(box, Image.Resampling.LANCZOS)
+            image = _to_rgb(_to_srgb(image, profile) if profile else image)
             image.info = {}  # else the comment of the source is written along
             return image
     except Refused:
@@ -83,6 +90,14 @@ def decode(data, box, max_pixels):
         raise Refused("too many pixels") from None
     except Exception as error:  # a hostile or cut file can raise anything from inside a Pillow plug-in
         raise Refused("broken image") from error
+
+
+def _to_srgb(image, profile):
+    """The colours that the picture's own ICC profile means, where it fits the picture and can be read; else as they stand."""
+    try:
+        return ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ImportError):  # ImportError: a Pillow without LittleCMS
+        return image
 
 
 def _to_rgb(image):

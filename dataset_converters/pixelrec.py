@@ -90,15 +90,19 @@ def _covers(folder):
 
 def _link(covers, items, images, folder):
     """Link the pictures of the items into `images`, or copy them where the file system cannot; returns a sentence for the summary."""
+    linked = 0
     with progress(len(items), "link covers", "files") as bar:
-        for key in items & set(covers):
+        for key in sorted(items & set(covers)):
             target = images / (key + Path(covers[key]).suffix.lower())
+            if target.exists():  # of another id, on a file system that takes A1 and a1 for one
+                continue
             source = os.path.realpath(covers[key])
             try:
                 os.link(source, target)
             except OSError:
                 shutil.copyfile(source, target)
+            linked += 1
             bar.update(1)
-    if not any(images.iterdir()):
+    if not linked:
         raise ValueError(f"--covers={folder}: no file there is named after an item of the interactions, for example {sorted(items)[0]}.jpg.")
-    return f"{len(items & set(covers)):,} items have a cover, {len(items - set(covers)):,} have none."
+    return f"{linked:,} items have a cover, {len(items) - linked:,} have none."

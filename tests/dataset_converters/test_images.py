@@ -158,6 +158,17 @@ def test_two_runs_at_once(images, capsys):
     assert "another run is at work" in capsys.readouterr().err
 
 
+def test_ids_that_differ_in_case_alone(server, images, capsys, monkeypatch):
+    """Each has its picture where file names differ by case; elsewhere the first, so that no item shows another's."""
+    urls = {"A1": f"{server.url}/good/1", "a1": f"{server.url}/good/2", "B": f"{server.url}/good/3"}
+    assert images(urls, "--allow-private") == 0 and stored(images) == ["A1.jpg", "B.jpg", "a1.jpg"]
+    for name in ("A1.jpg", "a1.jpg"):
+        (images.folder / name).unlink()
+    monkeypatch.setattr("dataset_converters.images.ignores_case", lambda _: True)
+    assert images(urls, "--allow-private") == 0 and stored(images) == ["A1.jpg", "B.jpg"]
+    assert "1 id differs from another in case alone" in capsys.readouterr().out
+
+
 def test_a_damaged_manifest_is_read_as_far_as_it_goes(tmp_path):
     good = b'{"id": "1", "status": "failed", "source": "", "cause": "no url"}\n'
     bad = b'[]\nnot json\n{"id": 5}\n{"id": "2", "cause": {}}\n{"source": "x"}\n\xff\xfe\n' + b"[" * 100_000 + b"\n"

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from dataset_converters.causes import Refused
 from dataset_converters.picture import decode, store, usable_id
@@ -46,6 +46,28 @@ def test_modes(mode):
 
 def test_cmyk():
     assert near(colour(encoded(Image.new("RGB", (40, 60), (200, 30, 60)).convert("CMYK"), "JPEG", quality=95)), (200, 30, 60), by=8)
+
+
+def swapped_profile():
+    """An ICC profile as valid as sRGB's, in which red is blue: the tags of the two primaries are exchanged."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return data.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"????", b"bXYZ", 1)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_colours_are_those_of_the_picture_s_own_profile(form):
+    red = Image.new("RGB", (40, 60), (255, 0, 0))
+    assert near(colour(encoded(red, form, icc_profile=swapped_profile())), (0, 0, 255))
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert near(colour(encoded(red, form, icc_profile=own)), (255, 0, 0))
+    for useless in (b"no profile", swapped_profile()[:150], b"\0" * 128):
+        assert near(colour(encoded(red, form, icc_profile=useless)), (255, 0, 0))
+
+
+@pytest.mark.parametrize("mode, form", [("CMYK", "JPEG"), ("L", "JPEG"), ("RGBA", "PNG"), ("P", "PNG"), ("LA", "PNG")])
+def test_a_profile_of_another_kind_of_colour_changes_nothing(mode, form):
+    grey = Image.new("RGB", (40, 60), (153, 153, 153)).convert(mode)
+    assert near(colour(encoded(grey, form, icc_profile=swapped_profile())), (153, 153, 153), by=8)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])

@@ -92,7 +92,7 @@ class Times:
         naive = parsed.dt.tz_localize(None)
         if self.date_format:
             return self._seconds(naive, "UTC" if "%z" in self.date_format else None)
-        named = text.str.contains(r"(?:Z|:\d\d.*[+-]\d\d:?(?:\d\d)?)$", case=False)
+        named = text.str.contains(r"(?:Z|[T ]\d.*[+-]\d\d(?::?\d\d)?)$", case=False)
         return np.where(named, self._seconds(naive, "UTC"), self._seconds(naive))
 
     def _seconds(self, times, zone=None):

@@ -58,7 +58,7 @@ class AtomicFolder:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,100}", dataset, re.ASCII):
             raise ValueError(f"--dataset={dataset}: a name is made of letters, digits, dots, dashes and underscores.")
         self.output_path, self.dataset, self.target = Path(output_path), dataset, Path(output_path) / dataset
-        self.interactions, self.item_counts, self.text_fields, self.notes = None, Counter(), [], []
+        self.interactions, self.item_counts, self.text_fields, self.notes, self.has_links = None, Counter(), [], [], False
         if self.target.exists() or self.target.is_symlink():
             if not overwrite:
                 raise ValueError(f"{self.target}: exists. Choose another --dataset or --output-path, or add --overwrite.")
@@ -115,7 +115,7 @@ class AtomicFolder:
             rows (iterable): (raw item id, list of cells); None is an empty cell.
         """
         names = _distinct([column_name(name) for name in columns])
-        self.text_fields = [name for name in names if is_text(name)]
+        self.text_fields, self.has_links = [name for name in names if is_text(name)], "image_url" in names
         missing = self.interactions.item_set()
         known, total = set(missing), len(missing)
         with self._open(".item") as file, progress(total, "write items", "items") as bar:
@@ -180,7 +180,7 @@ class AtomicFolder:
         shutil.rmtree(aside.parent)
 
     def summary(self):
-        """One paragraph: users, items, interactions, rows left out by cause, duplicates, item text, and the command to run next."""
+        """A paragraph (users, items, interactions, rows left out by cause, duplicates, item text) and the commands to run next."""
         data, items, counts = self.interactions, self.interactions.item_set(), self.item_counts
         text = [f"{self.target}: {data.n_users:,} users, {len(items):,} items, {len(data):,} interactions."]
         text.append(f"Left out: {describe(data.dropped)}." if data.dropped else "No row was left out.")
@@ -193,9 +193,11 @@ class AtomicFolder:
             text.append(f"{counts['with a row']:,} items have text, {counts['without a row']:,} have none.")
             text += [f"{counts[cause]:,} item rows {words}." for cause, words in ITEM_CAUSES.items() if counts[cause]]
         model = "Molar" if self.text_fields or (self.target / "images").is_dir() else "SASRec"
-        words = ["python", "run_recbole_molar.py", f"--model={model}", f"--data_path={self.output_path}", f"--dataset={self.dataset}"]
-        text += [*self.notes, f"Next: {shlex.join(words)}"]
-        return " ".join(text)
+        where = shlex.join([f"--data_path={self.output_path}", f"--dataset={self.dataset}"])
+        lines = [" ".join([*text, *filter(None, self.notes)])]
+        if self.has_links:
+            lines.append(f"Pictures: python -m dataset_converters images {where.replace('data_path', 'data-path', 1)}")
+        return "\n".join([*lines, f"Next: python run_recbole_molar.py --model={model} {where}"])
 
 
 ITEM_CAUSES = {"repeated": "repeat an item and were left out", "without interactions": "have no interaction and were left out"}

@@ -7,6 +7,7 @@ import asyncio
 import collections
 import functools
 import re
+import shlex
 import warnings
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def run(args):
         any_stored = any(item.id in present for item in wanted)
         if any_stored:
             let_runs_read_them(folder.parent / "dataset.yaml")
+            text += "\nNext: python run_recbole_molar.py --model=Molar " + shlex.join([f"--data_path={args.data_path}", f"--dataset={args.dataset}"])
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written to ({error}). What is stored is kept; the same command goes on.") from error
     except KeyboardInterrupt:

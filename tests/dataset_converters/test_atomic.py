@@ -1,6 +1,7 @@
 """The writer: escapes, all or nothing, overwriting, names."""
 
 import os
+import shlex
 
 import numpy as np
 import pytest
@@ -89,6 +90,16 @@ def test_what_is_no_data_set_is_never_overwritten(tmp_path):
 def test_names_that_are_paths_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match="--dataset="):
         AtomicFolder(tmp_path, name)
+
+
+def test_the_commands_to_run_next_can_be_pasted(tmp_path):
+    out = tmp_path / "my data"
+    with AtomicFolder(out, "made") as folder:
+        folder.write_interactions(some())
+        folder.write_items(["title", "image_url"], [("i", ["x", "http://x/1.jpg"])])
+    pictures, run = folder.summary().splitlines()[-2:]
+    assert shlex.split(pictures) == ["Pictures:", "python", "-m", "dataset_converters", "images", f"--data-path={out}", "--dataset=made"]
+    assert shlex.split(run) == ["Next:", "python", "run_recbole_molar.py", "--model=Molar", f"--data_path={out}", "--dataset=made"]
 
 
 def test_which_columns_are_text():

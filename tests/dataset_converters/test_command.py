@@ -36,7 +36,8 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     (tmp_path / "raw").mkdir()
     pipe = tmp_path / "raw" / "x.py"
     pipe.write_text(
-        "import sys, time\nimport dataset_converters.tabular as t\nfrom dataset_converters.__main__ import main\n"
+        "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
+        "import dataset_converters.tabular as t\nfrom dataset_converters.__main__ import main\n"
         "def slow(*a):\n    print('ready', flush=True)\n    time.sleep(60)\n    yield\n"
         "t.record_chunks = slow\nsys.exit(main(['tabular', '--input-path', 'x.csv', '--output-path', sys.argv[1]]))\n"
     )

@@ -42,19 +42,27 @@ def to_numbers(values, file, first_row, column):
     """Values as float64; empty cells are NaN.
 
     Raises:
-        ValueError: a value is no number; names file, row and column.
+        ValueError: a value is no number, or infinite; names file, row and column.
     """
     values = pd.Series(values)
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    _check(values, np.isnan(numbers), file, first_row, column, "number")
+    _check(values, ~np.isfinite(numbers), file, first_row, column, "number")
     return numbers
+
+
+def check_ids(values, file, first_row, column):
+    """Raise ValueError where an id is a list or an object of JSON; names file, row and column."""
+    for row, value in enumerate(values, start=first_row):
+        if type(value).__hash__ is None:
+            raise ValueError(f"{file}, row {row}: {column} is a {type(value).__name__}, {str(value)[:40]}; an id is a text or a number.")
 
 
 def _check(values, bad, file, first_row, column, kind):
     if bad.any():
         for place in np.flatnonzero(bad):
             value = values.iloc[place]
-            if not pd.isna(value) and str(value).strip().lower() not in ("", "nan"):
+            missing = pd.api.types.is_scalar(value) and pd.isna(value)
+            if not missing and str(value).strip().lower() not in ("", "nan"):
                 raise ValueError(f"{file}, row {first_row + place}: {column} is {str(value)[:40]!r}, not a {kind}.")
 
 

@@ -10,6 +10,7 @@ import re
 import warnings
 from pathlib import Path
 
+from dataset_converters.atomic import check_name
 from dataset_converters.image_run import FileReader, is_missing, store_all, tidy
 from dataset_converters.image_sources import read_items, read_table, wanted_files, wanted_urls
 from dataset_converters.local_files import open_files
@@ -115,6 +116,7 @@ def plan(args):
     Raises:
         ValueError: wrong files, httpx2 is missing.
     """
+    check_name(args.dataset)
     folder = Path(args.data_path) / args.dataset
     if args.files:
         items = read_items(folder, args.dataset)

@@ -107,7 +107,7 @@ MOVIELENS = {
     "no genres": (broken_movielens("ml-100k", "u.genre", None), "not a release.*u.genre"),
     "empty ratings": (broken_movielens("ml-25m", "ratings.csv", ""), "ratings.csv: empty"),
     "a header alone": (broken_movielens("ml-25m", "ratings.csv", CSV_HEAD), "ratings.csv: has a header at most"),
-    "another header": (broken_movielens("ml-25m", "ratings.csv", "user,movie,stars,when\n1,1,3,4\n"), "the header must have userId, movieId.*Found: user, movie"),
+    "another header": (broken_movielens("ml-25m", "ratings.csv", "user,movie,stars\n1,1,3\n"), "the header must have userId, movieId.*Found: user, movie"),
     "a number that is none": (broken_movielens("ml-25m", "ratings.csv", CSV_HEAD + "1,1,3.0,5\n1,2,good,6\n"), "ratings.csv, row 2: the rating is 'good'"),
     "a date for a number": (broken_movielens("ml-1m", "ratings.dat", "1::1::4::2000-01-01\n"), "ratings.dat, row 1: the timestamp is '2000-01-01'"),
     "rows too long": (broken_movielens("ml-25m", "ratings.csv", CSV_HEAD + "1,1,3.0,5\n1,2,3.0,6,7,8\n"), "ratings.csv: not a table.*line 3, saw 6"),

@@ -94,7 +94,10 @@ class Times:
         if not self.dates:
             return to_numbers(values, file, first_row, column)
         text = values.astype(str).str.strip()
-        parsed = pd.to_datetime(text, format=self.date_format or "ISO8601", utc=True, errors="coerce")
+        try:
+            parsed = pd.to_datetime(text, format=self.date_format or "ISO8601", utc=True, errors="coerce")
+        except ValueError as error:
+            raise ValueError(f"--timestamp-format={self.date_format}: not a form of dates ({error}). Write it as %d/%m/%Y.") from error
         kind = f"date of the form {self.date_format}" if self.date_format else "date (ISO 8601; other forms need --timestamp-format)"
         _check(values, parsed.isna().to_numpy(), file, first_row, column, kind)
         naive = parsed.dt.tz_localize(None)

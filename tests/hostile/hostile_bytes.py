@@ -24,7 +24,7 @@ class _Call:
 
 def pickled(marker):
     """A pickle that makes the folder `marker` when it is loaded."""
-    return pickle.dumps({"model": _Call(marker), "state_dict": _Call(marker)})
+    return pickle.dumps({"model": _Call(marker)})
 
 
 def torch_pickled(marker):
@@ -39,7 +39,7 @@ def numpy_pickled(marker):
     import numpy as np
 
     buffer = io.BytesIO()
-    np.savez(buffer, user=np.array([_Call(marker)], dtype=object), rank=np.array([_Call(marker)], dtype=object))
+    np.savez(buffer, user=np.array([_Call(marker)], dtype=object))
     return buffer.getvalue()
 
 

@@ -228,6 +228,7 @@ TABULAR = {
     "a workbook": (lambda raw: raw.mkdir() or ["tabular", "--input-path", zip_of(raw / "clicks.csv", {"xl/a.xml": "<a/>" * 500})], "clicks.csv"),
     "days for times": (table(HEADER + "\nu,i,20240131,5\n"), "the numbers look like dates"),
     "a date of another form": (table(HEADER + "\nu,i,2024-01-31,5\nu,j,31/01/2024,5\n"), "clicks.csv, row 2: timestamp is '31/01/2024', not a date"),
+    "a form of no date": (table(ROWS, "--timestamp-format=%"), "--timestamp-format=%: not a form of dates"),
     "an infinite time": (table(HEADER + "\nu,i,inf,5\n"), "clicks.csv, row 1: timestamp is 'inf', not a number"),
     "a zone that is not there": (table(ROWS, "--timezone=Mars/Base"), "--timezone=Mars/Base: unknown"),
     "a zone outside the zones": (table(ROWS, "--timezone=../../etc/passwd"), "--timezone=../../etc/passwd: unknown"),

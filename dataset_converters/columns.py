@@ -44,10 +44,18 @@ def to_numbers(values, file, first_row, column):
     Raises:
         ValueError: a value is no number, or infinite; names file, row and column.
     """
-    values = pd.Series(values)
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    values = _series(values)
+    try:
+        numbers = pd.to_numeric(values, errors="coerce")
+    except OverflowError:  # an integer of hundreds of digits, which JSON may hold
+        numbers = pd.to_numeric(values.map(str), errors="coerce")
+    numbers = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     _check(values, ~np.isfinite(numbers), file, first_row, column, "number")
     return numbers
+
+
+def _series(values):
+    return values.reset_index(drop=True) if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
 
 
 def check_ids(values, file, first_row, column):
@@ -84,13 +92,13 @@ class Times:
 
     def __call__(self, values, file, first_row, column):
         """Seconds where dates; numbers as they are, to be scaled by :meth:`scale` at the end. float64, NaN where empty."""
-        values = pd.Series(values).reset_index(drop=True)
+        values = _series(values)
         if pd.api.types.is_datetime64_any_dtype(values):
             self.dates = True
             return self._seconds(values)
         if self.dates is None:
             some = values[values.notna() & (values.astype(str).str.strip() != "")].head(1)
-            self.dates = None if some.empty else bool(pd.to_numeric(some, errors="coerce").isna().all())
+            self.dates = None if some.empty else bool(pd.to_numeric(some.map(str), errors="coerce").isna().all())
         if not self.dates:
             return to_numbers(values, file, first_row, column)
         text = values.astype(str).str.strip()

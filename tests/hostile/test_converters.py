@@ -164,6 +164,8 @@ AMAZON = {
     "a list for an id": (reviews({**REVIEW, "user_id": ["A"]}), "Toys.jsonl, row 1: user_id is a list"),
     "an object for a rating": (reviews({**REVIEW, "rating": {"stars": 5}}), "Toys.jsonl, row 1: rating is .*stars"),
     "an object for a time": (reviews({**REVIEW, "timestamp": [1]}), "Toys.jsonl, row 1: timestamp is"),
+    "a rating of 400 digits": (reviews({**REVIEW, "rating": 10**400}), "Toys.jsonl, row 1: rating is '1000.*not a number"),
+    "a time of 400 digits": (reviews({**REVIEW, "timestamp": 10**400}), "Toys.jsonl, row 1: timestamp is '1000.*not a number"),
     "a word for a time": (reviews(REVIEW, {**REVIEW, "timestamp": "now"}), "Toys.jsonl, row 2: timestamp is 'now'"),
     "empty ids": (reviews({**REVIEW, "user_id": " "}), "no interaction was read .1 without a user or item id"),
     "an endless line": (lambda raw: raw.mkdir() or ["amazon", "--input-path", line_without_end(raw / "Toys.jsonl", 2)], "a line of more than 1 MiB"),

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import struct
 import warnings
 import zipfile
 import zlib
@@ -60,8 +61,14 @@ class Member:
     @contextmanager
     def open(self):
         """Binary stream, with progress by bytes."""
-        with broken_file(self), self.archive.open(self.info) as raw, progress(self.info.file_size, f"read {self.info.filename}") as bar:
+        with broken_file(self), self._start() as raw, progress(self.info.file_size, f"read {self.info.filename}") as bar:
             yield io.BufferedReader(_Bounded(_Counted(raw, bar), self), 1 << 20)
+
+    def _start(self):
+        try:
+            return self.archive.open(self.info)
+        except (OSError, ValueError, OverflowError) as error:  # offsets that lead out of the file
+            raise zipfile.BadZipFile(str(error)) from error
 
 
 class _Counted(io.RawIOBase):
@@ -134,7 +141,10 @@ def find_files(path):
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{path}: neither a folder nor a zip.")
         with broken_file(path):
-            archive = zipfile.ZipFile(path)
+            try:
+                archive = zipfile.ZipFile(path)
+            except (OSError, ValueError, OverflowError, struct.error) as error:
+                raise zipfile.BadZipFile(str(error)) from error
             members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
         return {info.filename.rpartition("/")[2]: Member(archive, info) for info in sorted(members, key=lambda info: -info.filename.count("/"))}
     inside = [path, *sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))]

@@ -54,6 +54,10 @@ def movielens_zip(spoil):
     return make
 
 
+def lose_the_beginning(path):
+    path.write_bytes(path.read_bytes()[20:])
+
+
 def flip_a_byte(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 0xFF
@@ -99,6 +103,7 @@ MOVIELENS = {
     "empty folder": (lambda raw: raw.mkdir() or ["movielens", "--input-path", raw], "not a release of MovieLens.*Found: nothing"),
     "a text file": (lambda raw: ["movielens", "--input-path", write(raw / "ml.zip", "text")], "ml.zip: neither a folder nor a zip"),
     "a zip cut off": (movielens_zip(cut), "neither a folder nor a zip"),
+    "a zip without its beginning": (movielens_zip(lose_the_beginning), "ml-25m.zip.*damaged or cut off"),
     "a zip with a flipped byte": (movielens_zip(flip_a_byte), r"ml-25m.zip.*(damaged|row|line|header|not UTF-8|neither)"),
     "a zip of others' names": (lying_zip, "not a release.*Found: abs.csv, evil.csv"),
     "a zip bomb": (zip_bomb, "ratings.csv.*a line of more than 1 MiB"),

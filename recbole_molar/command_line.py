@@ -18,13 +18,21 @@ def properties_dir():
 
 def yaml_loader():
     """A safe loader that reads 1e-4 as a number and None as ~ (as RecBole's command line), leaves 2024-10-11 a string, and refuses a key given twice."""
-    loader = type("PropertyLoader", (yaml.SafeLoader,), {"construct_mapping": _construct_mapping})
-    resolvers = {first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"] for first, rules in loader.yaml_implicit_resolvers.items()}
-    loader.yaml_implicit_resolvers = resolvers
+    return _with_our_words(type("PropertyLoader", (yaml.SafeLoader,), {"construct_mapping": _construct_mapping}))
+
+
+def dump_yaml(value):
+    """YAML text that :func:`load_yaml` reads as the same value: the words "1e5" and "None" get quotes."""
+    return yaml.dump(value, Dumper=_with_our_words(type("PropertyDumper", (yaml.SafeDumper,), {})), sort_keys=True, allow_unicode=True)
+
+
+def _with_our_words(kind):
+    resolvers = {first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"] for first, rules in kind.yaml_implicit_resolvers.items()}
+    kind.yaml_implicit_resolvers = resolvers
     scientific = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-    loader.add_implicit_resolver("tag:yaml.org,2002:float", scientific, list("-+0123456789"))
-    loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
-    return loader
+    kind.add_implicit_resolver("tag:yaml.org,2002:float", scientific, list("-+0123456789"))
+    kind.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
+    return kind
 
 
 def _construct_mapping(self, node, deep=False):

@@ -67,12 +67,12 @@ class Config(RecBoleConfig):
         for key, value in (("model", model), ("dataset", dataset)):
             if value is None:
                 raise ValueError(f"--{key} is missing. Example: --model=Molar --dataset=ml-100k")
-        if not isinstance(dataset, (str, int)) or not re.fullmatch(r"\w[^/\\\0]*", str(dataset)):
+        if not isinstance(dataset, (str, int)) or not re.fullmatch(r"\w[^/\\\0]{0,200}", str(dataset)):
             raise ValueError(f"dataset={str(dataset)[:80]}: must be the name of a folder in data_path. Set --data_path to the folder that holds it.")
         for key in ("data_path", "output_dir"):
             value = self.external_config_dict.get(key, ".")
-            if not isinstance(value, (str, int)) or value == "":
-                raise ValueError(f"{key}={value}: must be the path of a folder.")
+            if not isinstance(value, (str, int)) or value == "" or any(len(part.encode("utf-8", "replace")) > 255 for part in Path(str(value)).parts):
+                raise ValueError(f"{key}={str(value)[:80]}: must be the path of a folder.")
         model_class = model if isinstance(model, type) else get_model(model)
         self.model_name = str(model) if not isinstance(model, type) else f"{model.__module__}.{model.__qualname__}"
         return model_class.__name__, model_class, str(dataset)
@@ -106,8 +106,8 @@ class Config(RecBoleConfig):
             self._read_ours(file)
         find_class(chosen["user_encoder"], "model.user_encoder", key="user_encoder")
         self._read_ours(ours / "user_encoder" / f"{chosen['user_encoder']}.yaml")
+        self.id_model_class = get_model(chosen["id_model"], key="id_model")  # before its name is made into that of a file
         self._read_ours(ours / "id_model" / f"{chosen['id_model']}.yaml")
-        self.id_model_class = get_model(chosen["id_model"], key="id_model")
 
     def _read_ours(self, file):
         if file.is_file():

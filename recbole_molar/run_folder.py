@@ -14,10 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-import yaml
 from tqdm import tqdm
 
 from recbole_molar.checkpoint import read_json, write_atomic, write_json
+from recbole_molar.command_line import dump_yaml
 
 CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
 
@@ -50,7 +50,7 @@ class RunFolder:
     @classmethod
     def create(cls, output_dir, dataset, model, properties):
         """Make a new folder and write `config.yaml`; the hash is that of the properties."""
-        text = yaml.safe_dump(properties, sort_keys=True, allow_unicode=True)
+        text = dump_yaml(properties)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
         while True:

@@ -151,7 +151,7 @@ def target_yaml(work):
 
 def target_config(work):
     from recbole_molar.config import Config
-    from recbole_molar.command_line import load_yaml
+    from recbole_molar.command_line import dump_yaml, load_yaml
 
     write_inter(work / "data" / "tiny", tiny_interactions())
     base = {"dataset": "tiny", "data_path": str(work / "data"), "use_cpu": True}
@@ -165,9 +165,9 @@ def target_config(work):
             config = Config(config_dict={"model": model, **base, **given_values})
         except ValueError:
             return
-        written = yaml.safe_dump(config.as_yaml(), allow_unicode=True)
+        written = dump_yaml(config.as_yaml())
         again = Config(config_dict=load_yaml(written))
-        assert yaml.safe_dump(again.as_yaml(), allow_unicode=True) == written
+        assert dump_yaml(again.as_yaml()) == written
 
     return check
 

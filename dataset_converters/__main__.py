@@ -7,6 +7,7 @@ code; it is found by its name.
 import argparse
 import ast
 import difflib
+import functools
 import importlib
 import signal
 import sys
@@ -20,6 +21,7 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}. See {self.prog} --help")
 
 
+@functools.cache
 def commands():
     """Name -> first line of the docstring, of each module here with a function `add_arguments` (read, not imported)."""
     found = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dataset_converters import loose_json
 from dataset_converters.atomic import AtomicFolder, add_output_arguments
-from dataset_converters.columns import to_numbers
+from dataset_converters.columns import check_ids, to_numbers
 from dataset_converters.files import Plain, json_rows, lines, read_header, table_chunks
 from dataset_converters.interactions import InteractionReader, add_filter_arguments, id_text, safe_id
 from dataset_converters.item_files import cell_text, ending
@@ -44,7 +44,7 @@ def run(arguments):
         reader = InteractionReader()
         for file in reviews:
             _read_reviews(file, reader)
-        interactions = reader.finish().filter(arguments.min_rating, arguments.drop_duplicates, arguments.k_core)
+        interactions = reader.finish(reviews[0]).filter(arguments.min_rating, arguments.drop_duplicates, arguments.k_core)
         folder.write_interactions(interactions)
         if metadata:
             folder.write_items(COLUMNS, _items(metadata, interactions.item_set()))
@@ -111,6 +111,8 @@ def _read_ratings(file, reader):
 
 def _add(reader, rows, layout, file, first):
     users, items, ratings, times = zip(*rows)
+    check_ids(users, file, first, layout[0])
+    check_ids(items, file, first, layout[1])
     times = to_numbers(times, file, first, layout[3]) / layout[4]
     reader.add(users, items, times, to_numbers(ratings, file, first, layout[2]))
 

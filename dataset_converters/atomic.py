@@ -42,6 +42,12 @@ def is_text(name):
     return not NO_TEXT.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))
 
 
+def check_name(dataset):
+    """Raise ValueError where the name of a data set is no plain file name."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,100}", dataset, re.ASCII):
+        raise ValueError(f"--dataset={dataset}: a name is made of letters, digits, dots, dashes and underscores.")
+
+
 class AtomicFolder:
     """The folder `<output_path>/<dataset>/`, all or nothing; a context manager.
 
@@ -55,8 +61,7 @@ class AtomicFolder:
     """
 
     def __init__(self, output_path, dataset, overwrite=False):
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,100}", dataset, re.ASCII):
-            raise ValueError(f"--dataset={dataset}: a name is made of letters, digits, dots, dashes and underscores.")
+        check_name(dataset)
         self.output_path, self.dataset, self.target = Path(output_path), dataset, Path(output_path) / dataset
         self.interactions, self.item_counts, self.text_fields, self.notes, self.has_links = None, Counter(), [], [], False
         if self.target.exists() or self.target.is_symlink():

@@ -42,19 +42,35 @@ def to_numbers(values, file, first_row, column):
     """Values as float64; empty cells are NaN.
 
     Raises:
-        ValueError: a value is no number; names file, row and column.
+        ValueError: a value is no number, or infinite; names file, row and column.
     """
-    values = pd.Series(values)
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    _check(values, np.isnan(numbers), file, first_row, column, "number")
+    values = _series(values)
+    try:
+        numbers = pd.to_numeric(values, errors="coerce")
+    except OverflowError:  # an integer of hundreds of digits, which JSON may hold
+        numbers = pd.to_numeric(values.map(str), errors="coerce")
+    numbers = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    _check(values, ~np.isfinite(numbers), file, first_row, column, "number")
     return numbers
+
+
+def _series(values):
+    return values.reset_index(drop=True) if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
+
+
+def check_ids(values, file, first_row, column):
+    """Raise ValueError where an id is a list or an object of JSON; names file, row and column."""
+    for row, value in enumerate(values, start=first_row):
+        if type(value).__hash__ is None:
+            raise ValueError(f"{file}, row {row}: {column} is a {type(value).__name__}, {str(value)[:40]}; an id is a text or a number.")
 
 
 def _check(values, bad, file, first_row, column, kind):
     if bad.any():
         for place in np.flatnonzero(bad):
             value = values.iloc[place]
-            if not pd.isna(value) and str(value).strip().lower() not in ("", "nan"):
+            missing = pd.api.types.is_scalar(value) and pd.isna(value)
+            if not missing and str(value).strip().lower() not in ("", "nan"):
                 raise ValueError(f"{file}, row {first_row + place}: {column} is {str(value)[:40]!r}, not a {kind}.")
 
 
@@ -76,17 +92,20 @@ class Times:
 
     def __call__(self, values, file, first_row, column):
         """Seconds where dates; numbers as they are, to be scaled by :meth:`scale` at the end. float64, NaN where empty."""
-        values = pd.Series(values).reset_index(drop=True)
+        values = _series(values)
         if pd.api.types.is_datetime64_any_dtype(values):
             self.dates = True
             return self._seconds(values)
         if self.dates is None:
             some = values[values.notna() & (values.astype(str).str.strip() != "")].head(1)
-            self.dates = None if some.empty else bool(pd.to_numeric(some, errors="coerce").isna().all())
+            self.dates = None if some.empty else bool(pd.to_numeric(some.map(str), errors="coerce").isna().all())
         if not self.dates:
             return to_numbers(values, file, first_row, column)
         text = values.astype(str).str.strip()
-        parsed = pd.to_datetime(text, format=self.date_format or "ISO8601", utc=True, errors="coerce")
+        try:
+            parsed = pd.to_datetime(text, format=self.date_format or "ISO8601", utc=True, errors="coerce")
+        except ValueError as error:
+            raise ValueError(f"--timestamp-format={self.date_format}: not a form of dates ({error}). Write it as %d/%m/%Y.") from error
         kind = f"date of the form {self.date_format}" if self.date_format else "date (ISO 8601; other forms need --timestamp-format)"
         _check(values, parsed.isna().to_numpy(), file, first_row, column, kind)
         naive = parsed.dt.tz_localize(None)

@@ -7,6 +7,8 @@ import csv
 import gzip
 import io
 import json
+import struct
+import warnings
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from tqdm import tqdm
 
 ROWS = 500_000  # of a chunk of a table
 LINES = 16 << 20  # characters of lines read at once
+MAX_LINE = 64  # MiB; more is no line of a table but a bomb, which would fill the memory
 BROKEN = (csv.Error, EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
@@ -43,7 +46,7 @@ class Plain:
             raw.seek(0)
             counted = io.BufferedReader(_Counted(raw, bar), 1 << 20)
             with broken_file(self), gzip.GzipFile(fileobj=counted) if compressed else counted as stream:
-                yield stream
+                yield io.BufferedReader(_Bounded(stream, self), 1 << 20)
 
 
 class Member:
@@ -58,8 +61,14 @@ class Member:
     @contextmanager
     def open(self):
         """Binary stream, with progress by bytes."""
-        with broken_file(self), self.archive.open(self.info) as raw, progress(self.info.file_size, f"read {self.info.filename}") as bar:
-            yield io.BufferedReader(_Counted(raw, bar), 1 << 20)
+        with broken_file(self), self._start() as raw, progress(self.info.file_size, f"read {self.info.filename}") as bar:
+            yield io.BufferedReader(_Bounded(_Counted(raw, bar), self), 1 << 20)
+
+    def _start(self):
+        try:
+            return self.archive.open(self.info)
+        except (OSError, ValueError, OverflowError) as error:  # offsets that lead out of the file
+            raise zipfile.BadZipFile(str(error)) from error
 
 
 class _Counted(io.RawIOBase):
@@ -75,6 +84,25 @@ class _Counted(io.RawIOBase):
         data = self.raw_stream.read(len(buffer))
         buffer[: len(data)] = data
         self.bar.update(len(data))
+        return len(data)
+
+
+class _Bounded(io.RawIOBase):
+    """A raw stream of text that refuses a line beyond MAX_LINE."""
+
+    def __init__(self, stream, file):
+        self.stream, self.file, self.length = stream, file, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        end = data.rfind(b"\n")
+        self.length = len(data) - end - 1 + (self.length if end < 0 else 0)
+        if self.length > MAX_LINE << 20:
+            raise ValueError(f"{self.file}: a line of more than {MAX_LINE} MiB. Is it a text file with one row on each line?")
         return len(data)
 
 
@@ -113,7 +141,10 @@ def find_files(path):
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{path}: neither a folder nor a zip.")
         with broken_file(path):
-            archive = zipfile.ZipFile(path)
+            try:
+                archive = zipfile.ZipFile(path)
+            except (OSError, ValueError, OverflowError, struct.error) as error:
+                raise zipfile.BadZipFile(str(error)) from error
             members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
         return {info.filename.rpartition("/")[2]: Member(archive, info) for info in sorted(members, key=lambda info: -info.filename.count("/"))}
     inside = [path, *sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))]
@@ -179,20 +210,36 @@ def table_chunks(file, separator, columns=None, names=None, encoding="utf-8-sig"
         encoding (str); quoted (bool): whether quotes hold cells together.
 
     Raises:
-        ValueError: the file is empty or ragged.
+        ValueError: the file is empty or ragged, or lacks a column.
     """
     options = {"names": names, "header": None} if names else {}
     first = 1
     with file.open() as stream, broken_file(file):
         try:
-            reader = pd.read_csv(
-                stream, sep=separator, usecols=columns, dtype=str, keep_default_na=False, na_filter=False, encoding=encoding, chunksize=ROWS,
+            reader = pd.read_csv(  # without usecols, which would let rows pass that are too long
+                stream, sep=separator, dtype=str, keep_default_na=False, na_filter=False, encoding=encoding, chunksize=ROWS,
                 index_col=False, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, on_bad_lines="error", low_memory=False, **options,
             )  # fmt: skip
-            for chunk in reader:
-                yield first, chunk
+            for chunk in _strictly(reader):
+                missing = [name for name in columns or () if name not in chunk]
+                if missing:
+                    raise ValueError(f"{file}: the header must have {', '.join(columns)}. Found: {', '.join(map(str, chunk.columns))[:200]}.")
+                yield first, chunk[columns] if columns else chunk
                 first += len(chunk)
+        except pd.errors.ParserWarning as error:
+            raise ValueError(f"{file}: its rows have more cells than its header. Put quotes around cells that hold {separator!r}.") from error
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise ValueError(f"{file}: not a table separated by {separator!r} ({str(error).strip()}).") from error
     if first == 1:
         raise ValueError(f"{file}: has a header at most, and no row.")
+
+
+def _strictly(reader):
+    """Parts of a table; what pandas only warns of (all rows longer than the header: cells would be lost) is raised."""
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            part = next(reader, None)
+        if part is None:
+            return
+        yield part

@@ -11,6 +11,7 @@ import shlex
 import warnings
 from pathlib import Path
 
+from dataset_converters.atomic import check_name
 from dataset_converters.image_run import FileReader, ignores_case, is_missing, store_all, tidy
 from dataset_converters.image_sources import apart, read_items, read_table, wanted_files, wanted_urls
 from dataset_converters.local_files import open_files
@@ -118,6 +119,7 @@ def plan(args):
     Raises:
         ValueError: wrong files, httpx2 is missing.
     """
+    check_name(args.dataset)
     folder = Path(args.data_path) / args.dataset
     if args.files:
         items = read_items(folder, args.dataset)

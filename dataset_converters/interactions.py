@@ -75,14 +75,14 @@ class InteractionReader:
         if number:
             self.dropped[cause] += int(number)
 
-    def finish(self):
-        """The interactions.
+    def finish(self, source="the input"):
+        """The interactions; `source` names them in an error.
 
         Raises:
             ValueError: there is none.
         """
         if not sum(len(part[0]) for part in self.parts):
-            raise ValueError(f"no interaction was read ({describe(self.dropped) or 'the files hold no row'}).")
+            raise ValueError(f"{source}: no interaction was read ({describe(self.dropped) or 'the files hold no row'}).")
         columns = []
         for place in range(len(self.parts[0])):
             columns.append(np.concatenate([part[place] for part in self.parts]))
@@ -132,6 +132,10 @@ class Interactions:
         Raises:
             ValueError: no interaction is left, or there is no rating to filter by.
         """
+        if k_core < 0:
+            raise ValueError(f"--k-core={k_core}: must be 0 or more.")
+        if min_rating is not None and not np.isfinite(min_rating):
+            raise ValueError(f"--min-rating={min_rating}: must be a number.")
         if min_rating is not None:
             if self.rating is None:
                 raise ValueError(f"--min-rating={min_rating}: the interactions have no rating.")

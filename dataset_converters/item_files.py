@@ -50,7 +50,7 @@ def record_chunks(path, separator=None, size=100_000):
     else:
         file = Plain(path)
         separator = separator_of(file, separator)
-        if len(separator) != 1:
+        if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
             raise ValueError(f"--separator={separator}: give one character.")
         quoted = ending(path) not in (".inter", ".item")
         yield from table_chunks(file, separator, quoted=quoted)

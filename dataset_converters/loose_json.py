@@ -22,6 +22,8 @@ def parse(line):
         return json.loads(line)
     except json.JSONDecodeError:
         pass
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     tokens = _tokens(line)
     value = _value(tokens, next(tokens), 0)
     if (end := next(tokens))[0] != "end":

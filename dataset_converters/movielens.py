@@ -4,6 +4,7 @@ Layouts as described in the README of each release on grouplens.org: `u.data` an
 (1m, 10m), `ratings.csv`, `movies.csv` and `links.csv` (all others).
 """
 
+import codecs
 import csv
 import io
 import re
@@ -77,23 +78,21 @@ def _ratings(file, separator, columns):
     reader, named = InteractionReader(), isinstance(columns[0], str)
     names = None if named else [f"column {place}" for place in range(max(columns) + 1)]
     wanted = list(columns) if named else [names[place] for place in columns]
-    try:
-        for first, chunk in table_chunks(file, separator, wanted, names, quoted=named):
-            users, items, ratings, times = (chunk[name] for name in wanted)
-            ratings, times = to_numbers(ratings, file, first, "the rating"), to_numbers(times, file, first, "the timestamp")
-            reader.add(users, items, times, ratings)
-    except ValueError as error:
-        if "Usecols" in str(error):
-            raise ValueError(f"{file}: the header must have {', '.join(wanted)} ({error}).") from error
-        raise
-    return reader.finish()
+    for first, chunk in table_chunks(file, separator, wanted, names, quoted=named):
+        users, items, ratings, times = (chunk[name] for name in wanted)
+        ratings, times = to_numbers(ratings, file, first, "the rating"), to_numbers(times, file, first, "the timestamp")
+        reader.add(users, items, times, ratings)
+    return reader.finish(file)
 
 
 def _encoding(file):
     """UTF-8 if it reads as such, else Latin-1: ml-100k and ml-1m were published in the latter."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
     with file.open() as stream:
         try:
-            stream.read().decode("utf-8")
+            while part := stream.read(1 << 20):
+                decode(part)
+            decode(b"", final=True)
             return "utf-8-sig"
         except UnicodeDecodeError:
             return "latin-1"

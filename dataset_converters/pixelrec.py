@@ -39,7 +39,7 @@ def run(arguments):
         reader, times = InteractionReader(), Times()
         for first, chunk in table_chunks(interactions_file, ",", list(INTERACTIONS)):
             reader.add(chunk["user_id"], chunk["item_id"], times(chunk["timestamp"], interactions_file, first, "timestamp"))
-        interactions = reader.finish()
+        interactions = reader.finish(interactions_file)
         folder.notes.append(times.scale(interactions.time))
         folder.write_interactions(interactions.filter(arguments.min_rating, arguments.drop_duplicates, arguments.k_core))
         if item_file:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from dataset_converters.atomic import AtomicFolder, add_output_arguments
-from dataset_converters.columns import UNITS, Times, find_column, to_numbers
+from dataset_converters.columns import UNITS, Times, check_ids, find_column, to_numbers
 from dataset_converters.interactions import InteractionReader, add_filter_arguments
 from dataset_converters.item_files import cell_text, image_text, plain, record_chunks
 
@@ -83,14 +83,25 @@ def _read(arguments, chunks, file):
         if columns is None:
             given = {kind: getattr(arguments, f"{kind}_column") for kind in ("user", "item", "timestamp", "rating")}
             columns = {kind: find_column(frame.columns, kind, name, file, required=kind != "rating") for kind, name in given.items()}
+            _check_distinct(columns)
         for name in filter(None, columns.values()):
             if name not in frame:  # JSON lines may leave a field out
                 frame[name] = None
         when = times(frame[columns["timestamp"]], file, first, columns["timestamp"])
         rating = to_numbers(frame[columns["rating"]], file, first, columns["rating"]) if columns["rating"] else None
-        reader.add(frame[columns["user"]], frame[columns["item"]], when, rating)
-    data = reader.finish()
+        users, items = frame[columns["user"]], frame[columns["item"]]
+        check_ids(users, file, first, columns["user"])
+        check_ids(items, file, first, columns["item"])
+        reader.add(users, items, when, rating)
+    data = reader.finish(file)
     return data, times.scale(data.time, columns["timestamp"])
+
+
+def _check_distinct(columns):
+    for kind, name in columns.items():
+        other = next((other for other in columns if other != kind and name is not None and columns[other] == name), None)
+        if other:
+            raise ValueError(f"{name}: given as the column of {kind}s and of {other}s. Name another with --{other}-column.")
 
 
 def _items(arguments, chunks, file):

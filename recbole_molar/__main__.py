@@ -64,7 +64,7 @@ COMMANDS = {"run": _run, "doctor": _doctor}
 def _report(message, code, debug):
     if debug:
         traceback.print_exc()
-    print(message, file=sys.stderr)
+    print(message.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)  # a file name may hold bytes that are no text
     return code
 
 

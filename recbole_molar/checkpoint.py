@@ -33,6 +33,27 @@ def write_json(path, value):
     write_atomic(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
 
 
+def read_json(path, *keys):
+    """The object in a file of :func:`write_json`.
+
+    Args:
+        path: the file; keys (str): what it must hold.
+
+    Raises:
+        ValueError: the file is missing, no JSON object, or lacks a key.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__}, not an object with named values.")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}; it is not what a run writes.")
+    return value
+
+
 def _plain(value):
     """Numbers of NumPy and torch as Python's; anything else as text."""
     return value.item() if hasattr(value, "item") else str(value)
@@ -58,14 +79,20 @@ def load_tensors(path):
         tuple: (name -> tensor on the CPU, metadata dict).
 
     Raises:
-        ValueError: the file is missing, cut short or not ours.
+        ValueError: the file is missing, cut short, not ours, or holds NaN.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
             meta = json.loads((file.metadata() or {})["meta"])
-            return {name: file.get_tensor(name) for name in file.keys()}, meta
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it, and it is made anew.") from error
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path}: not a readable checkpoint (its metadata is no object). Delete it, and it is made anew.")
+    broken = next((name for name, value in tensors.items() if value.is_floating_point() and value.isnan().any()), None)
+    if broken:
+        raise ValueError(f"{path}: not a usable checkpoint ({broken} holds NaN). Delete it, and it is made anew.")
+    return tensors, meta
 
 
 def flatten_optimizer(optimizer, prefix="optimizer."):

@@ -7,6 +7,8 @@ import yaml
 
 from recbole_molar.lookup import PACKAGE
 
+MOST_VALUES = 100_000  # in one file
+
 
 def properties_dir():
     """Folder of our YAML files: in a checkout beside the package, in a wheel inside it."""
@@ -15,14 +17,51 @@ def properties_dir():
 
 
 def yaml_loader():
-    """A safe loader that reads 1e-4 as a number and None as ~ (as RecBole's command line), and leaves 2024-10-11 a string."""
-    loader = type("PropertyLoader", (yaml.SafeLoader,), {})
-    resolvers = {first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"] for first, rules in loader.yaml_implicit_resolvers.items()}
-    loader.yaml_implicit_resolvers = resolvers
+    """A safe loader that reads 1e-4 as a number and None as ~ (as RecBole's command line), leaves 2024-10-11 a string, and refuses a key given twice."""
+    return _with_our_words(type("PropertyLoader", (yaml.SafeLoader,), {"construct_mapping": _construct_mapping}))
+
+
+def dump_yaml(value):
+    """YAML text that :func:`load_yaml` reads as the same value: the words "1e5" and "None" get quotes."""
+    return yaml.dump(value, Dumper=_with_our_words(type("PropertyDumper", (yaml.SafeDumper,), {})), sort_keys=True, allow_unicode=True)
+
+
+def _with_our_words(kind):
+    resolvers = {first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"] for first, rules in kind.yaml_implicit_resolvers.items()}
+    kind.yaml_implicit_resolvers = resolvers
     scientific = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-    loader.add_implicit_resolver("tag:yaml.org,2002:float", scientific, list("-+0123456789"))
-    loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
-    return loader
+    kind.add_implicit_resolver("tag:yaml.org,2002:float", scientific, list("-+0123456789"))
+    kind.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
+    return kind
+
+
+def _construct_mapping(self, node, deep=False):
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)] if isinstance(node, yaml.MappingNode) else []
+    twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+    if twice is not None:
+        raise yaml.constructor.ConstructorError(None, None, f"{twice}: given twice", node.start_mark)
+    return yaml.SafeLoader.construct_mapping(self, node, deep)
+
+
+def load_yaml(text):
+    """A value from YAML text, without tags of Python.
+
+    Raises:
+        ValueError: not YAML, or anchors that unfold to more than MOST_VALUES values.
+    """
+    try:
+        value = yaml.load(text, Loader=yaml_loader())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except Exception as error:  # `!!bool x` and the like raise anything from inside PyYAML
+        raise ValueError(str(error)) from error
+    left, count = [value], 0
+    while left:  # what is written once and named a thousand times would fill the memory once it is printed
+        inner, count = left.pop(), count + 1
+        if count > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} values, anchors unfolded")
+        left.extend([*inner, *inner.values()] if isinstance(inner, dict) else inner if isinstance(inner, (list, tuple, set)) else ())
+    return value
 
 
 def read_yaml(path):
@@ -32,10 +71,14 @@ def read_yaml(path):
         ValueError: no such file, not YAML, or not `key: value` lines; names the file (and line).
     """
     try:
-        value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml_loader())
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{path}: cannot read this configuration file ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not UTF-8, or a NUL in the name
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    try:
+        value = load_yaml(text)
+    except ValueError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if value is None:
         return {}
@@ -68,9 +111,10 @@ def parse_command_line(arguments):
             given[key] = text  # [5,inf) is RecBole's notation, not YAML
             continue
         try:
-            given[key] = yaml.load(text, Loader=yaml_loader())
-        except yaml.YAMLError as error:
-            raise ValueError(f"--{key}={text}: the value is not valid YAML. Put quotes around text with special signs.") from error
+            given[key] = load_yaml(text)
+        except ValueError as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"--{key}={text[:200]}: the value is not valid YAML ({reason}). Put quotes around text with special signs.") from error
     return given
 
 

@@ -10,9 +10,9 @@ import torch
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.command_line import properties_dir, read_yaml, yaml_loader
 from recbole_molar.lookup import did_you_mean, find_class
+from recbole_molar.property_values import MERGED_KEYS, PICKLED, as_list, check_dictionaries, check_types, check_values
 from recbole_molar.utils import get_model
 from recbole.config import Config as RecBoleConfig
-from recbole.evaluator.register import metric_types
 from recbole.utils.argument_list import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
 # Keys that RecBole reads but lists nowhere, and those of the run itself.
@@ -20,36 +20,12 @@ EXTRA_KEYS = {
     "model", "dataset", "config_files", "resume", "debug", "use_cpu", "encoding", "numerical_features", "valid_metric_bigger",
     "transform", "crop_eta", "reorder_beta",
 }
-CHOICES = {
-    "mirm_tuning": ("full", "lora", "frozen"),
-    "mirm_readout": ("cur_item", "mean"),
-    "mirm_finetune_objective": ("through_state", "generation"),
-    "item_encoding": ("cached", "end_to_end"),
-    "id_training": ("frozen", "joint"),
-    "rec_loss": ("bce", "nce", "ce"),
-    "precision": ("auto", "bf16", "fp32"),
-    "lr_schedule": ("constant", "cosine"),
-    "train_windows": ("last", "chunks"),
-    "score_function": ("dot", "cosine"),
-    "item_adapter": ("none", "linear", "mlp"),
-    "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),  # RecBole takes Adam for any other name
+CODE_KEYS = ("model", "user_encoder", "id_model", "mirm_finetune_tasks")  # a dotted path there is imported
+# What a data set's own dataset.yaml may not say, since it may come from anybody: what is imported, what else is read or written, who is told.
+NOT_OF_A_DATA_SET = {
+    *CODE_KEYS, "mirm_backbone", "mirm_weights", "id_weights", "dataset", "data_path", "output_dir", "checkpoint_dir", "resume", "config_files",
+    "config_file", "log_wandb", "wandb_project", "preload_weight", "additional_feat_suffix", "benchmark_filename", "debug",
 }
-INFINITY = float("inf")
-NUMBERS = {  # key: (type, smallest value, largest value)
-    "epochs": (int, 0, INFINITY), "train_batch_size": (int, 1, INFINITY), "eval_batch_size": (int, 1, INFINITY), "MAX_ITEM_LIST_LENGTH": (int, 1, INFINITY),
-    "stopping_step": (int, 0, INFINITY), "eval_step": (int, 0, INFINITY), "seed": (int, 0, INFINITY), "gradient_accumulation_steps": (int, 1, INFINITY),
-    "learning_rate": (float, 0, INFINITY), "weight_decay": (float, 0, INFINITY), "warmup_ratio": (float, 0, 1), "metric_decimal_place": (int, 1, INFINITY),
-    "mirm_finetune_samples": (int, 1, INFINITY), "mirm_finetune_epochs": (int, 0, INFINITY), "mirm_finetune_batch_size": (int, 1, INFINITY),
-    "mirm_finetune_learning_rate": (float, 0, INFINITY), "mirm_finetune_history_length": (int, 1, INFINITY), "mirm_bow_weight": (float, 0, INFINITY),
-    "mirm_contrast_weight": (float, 0, INFINITY), "mirm_contrast_temperature": (float, 1e-3, INFINITY), "mirm_max_answer_tokens": (int, 1, INFINITY),
-    "mirm_max_tokens": (int, 1, INFINITY), "mirm_encode_batch_size": (int, 1, INFINITY), "mirm_lora_rank": (int, 1, INFINITY),
-    "mirm_lora_alpha": (float, 0, INFINITY), "mirm_learning_rate": (float, 0, INFINITY), "end_to_end_items": (int, 1, INFINITY),
-    "item_adapter_size": (int, 1, INFINITY), "item_dropout": (float, 0, 0.99), "dueg_dropout": (float, 0, 0.99), "align_weight": (float, 0, INFINITY),
-    "align_temperature": (float, 1e-3, INFINITY), "score_temperature": (float, 1e-3, INFINITY), "nce_negatives": (int, 1, INFINITY),
-}
-MAX_IMAGE_SIDE = 2048  # pixels
-SWITCHES = ("item_text_escaped", "item_standardize", "item_id_residual", "gradient_checkpointing", "mask_history", "train_all_positions")
-MERGED_KEYS = ("eval_args", "load_col")  # dictionaries of which a user may give a part
 
 
 class Config(RecBoleConfig):
@@ -91,6 +67,12 @@ class Config(RecBoleConfig):
         for key, value in (("model", model), ("dataset", dataset)):
             if value is None:
                 raise ValueError(f"--{key} is missing. Example: --model=Molar --dataset=ml-100k")
+        if not isinstance(dataset, (str, int)) or not re.fullmatch(r"\w[^/\\\0]{0,200}", str(dataset)):
+            raise ValueError(f"dataset={str(dataset)[:80]}: must be the name of a folder in data_path. Set --data_path to the folder that holds it.")
+        for key in ("data_path", "output_dir"):
+            value = self.external_config_dict.get(key, ".")
+            if not isinstance(value, (str, int)) or value == "" or any(len(part.encode("utf-8", "replace")) > 255 for part in Path(str(value)).parts):
+                raise ValueError(f"{key}={str(value)[:80]}: must be the path of a folder.")
         model_class = model if isinstance(model, type) else get_model(model)
         self.model_name = str(model) if not isinstance(model, type) else f"{model.__module__}.{model.__qualname__}"
         return model_class.__name__, model_class, str(dataset)
@@ -109,9 +91,9 @@ class Config(RecBoleConfig):
             self._load_parts(ours)
         self._read_ours(ours / "dataset" / f"{dataset}.yaml")
         data_path = self.external_config_dict.get("data_path", self.internal_config_dict["data_path"])
-        self._read_ours(Path(str(data_path)) / dataset / "dataset.yaml")
-        self.internal_config_dict.update(protocol)
         self.known_keys = recbole_keys | self.own_keys | set(_listed_keys()) | set(_keys_read_by(model_class))
+        self._read_data_sets_own(Path(str(data_path)) / dataset / "dataset.yaml")
+        self.internal_config_dict.update(protocol)
         self._check_keys()
 
     def _load_parts(self, ours):
@@ -124,8 +106,8 @@ class Config(RecBoleConfig):
             self._read_ours(file)
         find_class(chosen["user_encoder"], "model.user_encoder", key="user_encoder")
         self._read_ours(ours / "user_encoder" / f"{chosen['user_encoder']}.yaml")
+        self.id_model_class = get_model(chosen["id_model"], key="id_model")  # before its name is made into that of a file
         self._read_ours(ours / "id_model" / f"{chosen['id_model']}.yaml")
-        self.id_model_class = get_model(chosen["id_model"], key="id_model")
 
     def _read_ours(self, file):
         if file.is_file():
@@ -136,12 +118,25 @@ class Config(RecBoleConfig):
                     content[key] = {**self.internal_config_dict[key], **content[key]}
             self.internal_config_dict.update(content)
 
+    def _read_data_sets_own(self, file):
+        """The data set's own YAML: it comes with the data, perhaps from a stranger, and may describe them but not choose code or other files."""
+        content = read_yaml(file) if file.is_file() else {}
+        for key in content:
+            if key in NOT_OF_A_DATA_SET or key in PICKLED:
+                raise ValueError(f"{file}: {key}: a data set may not set this. Take the line out; give --{key} on the command line if you want it.")
+            if key not in self.known_keys | _keys_of_any_model() and not self._is_id_model_key(key):
+                raise ValueError(f"{file}: {key}: unknown property.{did_you_mean(key, {*map(str, self.known_keys), *_keys_of_any_model()})}")
+        image_dir = Path(str(content.get("item_image_dir", "")))
+        if image_dir.is_absolute() or ".." in image_dir.parts:
+            raise ValueError(f"{file}: item_image_dir={image_dir}: a data set's own pictures lie below its folder. Give --item_image_dir for others.")
+        self._read_ours(file)
+
     def _check_keys(self):
         sources = {**{f"{file}: ": content for file, content in self.files.items()}, "--": self.variable_config_dict}
         for source, content in sources.items():
             for key in content:
                 if key not in self.known_keys and not self._is_id_model_key(key):
-                    hint = did_you_mean(key, self.known_keys | self._id_model_keys())
+                    hint = did_you_mean(key, {str(name) for name in self.known_keys | self._id_model_keys()})
                     raise ValueError(f"{source}{key}: unknown property for model {self.model}.{hint}")
 
     def _is_id_model_key(self, key):
@@ -164,40 +159,14 @@ class Config(RecBoleConfig):
         for key in ("user_inter_num_interval", "item_inter_num_interval"):
             if isinstance(final[key], list):  # [5,10] of a YAML file
                 final[key] = f"[{','.join(map(str, final[key]))}]"
-        self._check_values(final)
+        check_values(final)
+        check_types(final, self.internal_config_dict)
+        check_dictionaries(final)
         given, columns = self.external_config_dict.get("load_col", {}), final["load_col"]
         if columns and "inter" not in (given or {}) and columns.get("inter") == ["user_id", "item_id"]:
             # RecBole's sample.yaml, which stands in for a data set without a YAML of its own, lacks the time
             final["load_col"] = {**columns, "inter": [final[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]}
         return final
-
-    def _check_values(self, final):
-        for key, choices in CHOICES.items():
-            if key in final and final[key] not in choices:
-                raise ValueError(f"{key}={final[key]}: unknown. Valid: {', '.join(choices)}.")
-        for metric in _as_list(final["metrics"]):
-            if str(metric).lower() not in metric_types:
-                raise ValueError(f"metrics={metric}: unknown. Valid: {', '.join(sorted(metric_types))}.")
-        for key, (kind, least, most) in NUMBERS.items():
-            value = final.get(key, least)
-            if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value <= most:
-                between = f"of at least {least}" if most == INFINITY else f"from {least} to {most}"
-                raise ValueError(f"{key}={value}: must be {'a whole number' if kind is int else 'a number'} {between}.")
-        for key in SWITCHES:
-            if not isinstance(final.get(key, True), bool):
-                raise ValueError(f"{key}={final[key]}: must be True or False.")
-        size = final.get("mirm_image_size", [28, 28])
-        if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and 1 <= side <= MAX_IMAGE_SIDE for side in size)):
-            raise ValueError(f"mirm_image_size={size}: must be [width, height], whole numbers from 1 to {MAX_IMAGE_SIDE}.")
-        for k in _as_list(final["topk"]):
-            if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-                raise ValueError(f"topk={final['topk']}: must be a whole number of at least 1, or a list of them.")
-        for key in (*MERGED_KEYS, "clip_grad_norm", "train_neg_sample_args"):
-            if final[key] is not None and not isinstance(final[key], dict):
-                raise ValueError(f"{key}={final[key]}: must be a dictionary, {{name: value, ...}}, or ~.")
-        name, _, k = str(final["valid_metric"]).partition("@")
-        if k not in {str(value) for value in _as_list(final["topk"])} or name.lower() not in {str(m).lower() for m in _as_list(final["metrics"])}:
-            raise ValueError(f"valid_metric={final['valid_metric']}: not computed with metrics={final['metrics']} and topk={final['topk']}.")
 
     def _set_default_parameters(self):
         data_path = self.final_config_dict["data_path"]
@@ -225,8 +194,29 @@ class Config(RecBoleConfig):
         return plain
 
 
-def _as_list(value):
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def refuse_foreign_code(file, typed, flags=None):
+    """Check the configuration of a run folder, which may come from anybody: a dotted path in it is imported only if the user typed it too.
+
+    Args:
+        file (Path): `config.yaml`. typed (dict): what stands on the command line. flags (dict, optional): key of the file -> key to type.
+
+    Raises:
+        ValueError: code is named that the user has not named.
+    """
+    content = read_yaml(file)
+    for key in CODE_KEYS:
+        flag = (flags or {}).get(key, key)
+        for name in as_list(content.get(key)):
+            if "." in str(name) and typed.get(flag) != content[key]:
+                raise ValueError(f"{file}: {key}={name} is code outside recbole_molar, and would be run. If you trust it, add --{flag}={content[key]}.")
+
+
+@lru_cache
+def _keys_of_any_model():
+    """Keys of all our YAML files and of RecBole's models: a data set's own YAML serves every model."""
+    recbole = Path(inspect.getfile(RecBoleConfig)).parent.parent / "properties" / "model"
+    files = [*properties_dir().rglob("*.yaml"), *recbole.glob("*.yaml")]
+    return {key for file in files for key in re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.M)}
 
 
 def _listed_keys():

@@ -10,14 +10,14 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import write_json
-from recbole_molar.command_line import config_file_list, parse_command_line
-from recbole_molar.config import Config
+from recbole_molar.checkpoint import read_json, write_json
+from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
+from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.device import make_accelerator
 from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
 from recbole_molar.trainer.sequential_trainer import BEST
-from recbole_molar.utils import create_dataset, data_preparation, get_trainer, needs_prefixes
+from recbole_molar.utils import create_dataset, data_preparation, get_trainer, make_model, needs_prefixes
 from recbole.utils import init_seed
 
 # What an ID model inside a Molar run shares with it, besides the description of the data set.
@@ -54,7 +54,7 @@ def run(arguments):
     warnings.filterwarnings("ignore", module="recbole|pandas")
     config, resumed = configure(parse_command_line(arguments))
     if resumed and (resumed / RESULT).is_file():
-        return {**json.loads((resumed / RESULT).read_text()), "result_file": str(resumed / RESULT)}
+        return {**read_json(resumed / RESULT, "test_result"), "result_file": str(resumed / RESULT)}
     init_seed(config["seed"], config["reproducibility"])
     accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu")
     config["device"] = accelerator.device
@@ -79,13 +79,19 @@ def configure(given):
     """
     if "resume" not in given:
         return Config(config_file_list=config_file_list(given.get("config_files")), config_dict=given), None
-    extra = sorted(set(given) - {"resume", "debug"})
+    extra = sorted(set(given) - {"resume", "debug", *CODE_KEYS})
     folder = Path(str(given["resume"]))
     if extra:
         raise ValueError(f"--resume: goes on with the run's own {CONFIG}; leave out --{', --'.join(extra)}.")
     if not (folder / CONFIG).is_file():
         raise ValueError(f"--resume={folder}: holds no {CONFIG}; give the folder of a run, <output_dir>/<dataset>/<model>-<time>-<hash>.")
-    return Config(config_file_list=[folder / CONFIG]), folder
+    refuse_foreign_code(folder / CONFIG, given)
+    config = Config(config_file_list=[folder / CONFIG])
+    written = read_yaml(folder / CONFIG)
+    other = next((key for key in CODE_KEYS if key in given and given[key] != written.get(key)), None)
+    if other:
+        raise ValueError(f"--resume: goes on with the run's own {CONFIG}, {other}={written.get(other)}; leave out --{other}.")
+    return config, folder
 
 
 def new_folder(config, accelerator):
@@ -93,7 +99,7 @@ def new_folder(config, accelerator):
     path = [None]
     if accelerator.is_main_process:
         path = [str(RunFolder.create(config["output_dir"], config["dataset"], config["model"], config.as_yaml()).path)]
-    return RunFolder(broadcast_object_list(path)[0])
+    return RunFolder(broadcast_object_list(path)[0], is_new=True)
 
 
 def prepare(config):
@@ -107,7 +113,7 @@ def prepare(config):
         dataset = create_dataset(config, all_positions=True)
         loaders = data_preparation(config, dataset)
         everywhere = with_all_positions(model_class)
-        if allows_all_positions(everywhere(config, loaders[0]._dataset).to(config["device"])):
+        if allows_all_positions(make_model(everywhere, config, loaders[0]._dataset)):
             return Prepared(dataset, loaders, everywhere, "all positions of a history in one pass")
     reason = reason or "this model does not allow all positions"
     dataset = create_dataset(config, all_positions=False)
@@ -128,7 +134,7 @@ def build_model(config, prepared, content, accelerator, folder):
     """The model of the run; Molar's earlier stages run here, or are read from the cache."""
     if content is None:
         init_seed(config["seed"], config["reproducibility"])
-        return prepared.model_class(config, prepared.loaders[0]._dataset).to(config["device"])
+        return make_model(prepared.model_class, config, prepared.loaders[0]._dataset)
     from recbole_molar.stages import build_molar
 
     return build_molar(config, prepared, content, accelerator, folder, train_id_model)
@@ -147,7 +153,7 @@ def train_id_model(config, accelerator, folder, split_hash):
     prepared = prepare(id_config)
     assert prepared.dataset.split_hash() == split_hash
     init_seed(id_config["seed"], id_config["reproducibility"])
-    model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
+    model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
     if config["id_training"] == "joint":
         return model
     properties = {key: value for key, value in id_config.as_yaml().items() if key not in CHANGES_NO_WEIGHT}
@@ -158,9 +164,11 @@ def train_id_model(config, accelerator, folder, split_hash):
     accelerator.wait_for_everyone()
     reused = done.is_file()
     if reused:
-        getLogger().info("reusing it, valid %s", json.loads(done.read_text()))
-        trainer = get_trainer(id_config)(id_config, model, accelerator, cache)
-        trainer.load_best()
+        try:
+            getLogger().info("reusing it, valid %s", read_json(done))
+            get_trainer(id_config)(id_config, model, accelerator, cache).load_best()
+        except ValueError as error:
+            raise ValueError(f"{error} Delete the folder {cache}, and the ID model is trained anew.") from error
     else:
         trainer = train(id_config, prepared, model, accelerator, folder, cache, "id_model")
         accelerator.wait_for_everyone()
@@ -180,15 +188,16 @@ def finished_id_model(config, accelerator, split_hash):
     folder = Path(str(config["id_weights"]))
     if not all((folder / name).is_file() for name in (RESULT, CONFIG, BEST)):
         raise ValueError(f"id_weights={folder}: not the folder of a finished run ({RESULT}, {CONFIG} and {BEST}). Run --model={config['id_model']} first.")
-    result = json.loads((folder / RESULT).read_text())
-    if result["model"] != config["id_model"]:
+    result = read_json(folder / RESULT, "model", "split_hash", "best_valid_result")
+    refuse_foreign_code(folder / CONFIG, {"id_model": config["id_model"]}, {"model": "id_model"})
+    if result["model"] != str(config["id_model"]).rpartition(".")[2]:
         raise ValueError(f"id_weights={folder}: a run of {result['model']}, but id_model={config['id_model']}. Set --id_model={result['model']}.")
     if result["split_hash"] != split_hash:
         raise ValueError(f"id_weights={folder}: was trained on another split ({result['split_hash']}, here {split_hash}). Run it again on this data.")
     id_config = Config(config_file_list=[folder / CONFIG], config_dict={"data_path": config.as_yaml()["data_path"]})
     id_config["device"] = config["device"]
     prepared = prepare(id_config)
-    model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
+    model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
     get_trainer(id_config)(id_config, model, accelerator, folder).load_best()
     getLogger().info("ID model %s of %s, valid %s", result["model"], folder, result["best_valid_result"])
     return model

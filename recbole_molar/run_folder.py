@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -15,10 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-import yaml
 from tqdm import tqdm
 
-from recbole_molar.checkpoint import write_atomic, write_json
+from recbole_molar.checkpoint import read_json, write_atomic, write_json
+from recbole_molar.command_line import dump_yaml
 
 CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
 
@@ -36,21 +35,22 @@ class RunFolder:
 
     Args:
         path (Path): the folder, which exists.
+        is_new (bool): this run made it; else it is somebody's, and nothing in it is ever removed.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
+    def __init__(self, path, is_new=False):
+        self.path, self.is_new = Path(path), is_new
         self.seconds = {}
         self.running = None  # stage under way: name, start, seconds of earlier tries
         self.notes = {}  # what a stage wants to stand in result.json
         earlier = self.path / "seconds.json"
         if earlier.is_file():
-            self.seconds = json.loads(earlier.read_text())
+            self.seconds = {name: value for name, value in read_json(earlier).items() if isinstance(value, (int, float))}
 
     @classmethod
     def create(cls, output_dir, dataset, model, properties):
         """Make a new folder and write `config.yaml`; the hash is that of the properties."""
-        text = yaml.safe_dump(properties, sort_keys=True, allow_unicode=True)
+        text = dump_yaml(properties)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
         while True:
@@ -60,8 +60,10 @@ class RunFolder:
                 break
             except FileExistsError:
                 attempt += 1
+            except OSError as error:
+                raise ValueError(f"output_dir={output_dir}: cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
         write_atomic(path / CONFIG, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-        return cls(path)
+        return cls(path, is_new=True)
 
     @contextlib.contextmanager
     def logging(self, level="INFO", quiet=False):
@@ -86,11 +88,10 @@ class RunFolder:
     @contextlib.contextmanager
     def discarded_on_bad_input(self):
         """Remove the folder if bad input shows before there is anything to go on from: nothing half-written is left."""
-        is_new = not (self.path / LOG).exists()
         try:
             yield self
         except (ValueError, NotImplementedError):
-            if is_new and not any(self.path.rglob("*.safetensors")):
+            if self.is_new and not any(self.path.rglob("*.safetensors")):
                 shutil.rmtree(self.path)
             raise
 

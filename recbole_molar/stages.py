@@ -1,16 +1,16 @@
 """Molar's stages before the recommender: item content, MIRM and its fine-tuning (stage 1), the table, the ID model."""
 
-import json
 from logging import getLogger
 from pathlib import Path
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import load_tensors
+from recbole_molar.checkpoint import load_tensors, read_json
 from recbole_molar.data.item_content import ItemContent, check_modalities, read_header
 from recbole_molar.lookup import find_class
 from recbole_molar.model.id_model.id_model import IDModel
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.mirm import MIRM
+from recbole_molar.model.user_encoder.base import UserEncoder
 from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
 from recbole.utils import init_seed
 
@@ -120,10 +120,11 @@ def weights_file(given):
         return None
     path = Path(str(given))
     if (path / "result.json").is_file():
-        named = json.loads((path / "result.json").read_text()).get("stage_1", {}).get("weights")
-        if not named:
+        stage_1 = read_json(path / "result.json").get("stage_1")
+        named = stage_1.get("weights") if isinstance(stage_1, dict) else None
+        if not isinstance(named, str):
             raise ValueError(f"mirm_weights={given}: that run kept no stage-1 weights. Give one that ran stage 1, or mirm_weights=~.")
-        path = Path(named) if Path(named).is_file() else path.parents[1] / "cache" / Path(named).name
+        path = Path(named) if Path(named).is_file() else path.resolve().parents[1] / "cache" / Path(named).name
     if not path.is_file():
         raise ValueError(f"mirm_weights={given}: no such file. Stage 1 logs the path of its weights, <output_dir>/cache/mirm-<fingerprint>.safetensors.")
     return path
@@ -172,4 +173,6 @@ def check_parts(config):
     check_modalities(_as_list(config["item_modalities"]))
     weights_file(config["mirm_weights"])
     make_tasks(_as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
-    find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
+    encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
+    if not (isinstance(encoder, type) and issubclass(encoder, UserEncoder)):
+        raise ValueError(f"user_encoder={config['user_encoder']}: is no subclass of recbole_molar.model.user_encoder.base.UserEncoder.")

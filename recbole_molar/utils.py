@@ -69,6 +69,19 @@ def create_dataset(config, all_positions):
     return dataset
 
 
+def make_model(model_class, config, dataset):
+    """An untrained model on the run's device.
+
+    Raises:
+        ValueError: it cannot be made with these properties.
+    """
+    try:
+        return model_class(config, dataset).to(config["device"])
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:  # as torch and RecBole's models raise them
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise ValueError(f"{config['model']}: cannot be made with these properties ({reason}). Check its sizes, and that heads divide the width.") from error
+
+
 def needs_prefixes(config):
     """Why a run must train one row for each prefix, whatever the model allows; None if nothing speaks against all positions."""
     negatives = config["train_neg_sample_args"]

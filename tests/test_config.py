@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from recbole_molar.command_line import config_file_list, parse_command_line, properties_dir, read_yaml
+from recbole_molar.command_line import config_file_list, dump_yaml, load_yaml, parse_command_line, properties_dir, read_yaml
 from recbole_molar.config import Config
 from recbole_molar.quick_start import make_id_config
 from recbole_molar.utils import get_model
@@ -52,6 +52,11 @@ def test_unknown_key_in_a_file_names_the_file(tmp_path):
     file.write_text("epochs: 3\nhidden_sise: 8\n")
     with pytest.raises(ValueError, match="mine.yaml: hidden_sise: unknown .* Did you mean hidden_size"):
         config([file])
+
+
+def test_words_that_look_like_numbers_come_back():
+    value = {"seed": "1e5", "x": ["None", "1.5E-3", "2024-10-11", "yes", "~", "12"], "rate": 1e-5}
+    assert load_yaml(dump_yaml(value)) == value
 
 
 @pytest.mark.parametrize("model, key", [

@@ -1,5 +1,6 @@
 """RecBole's sequential data set with a stable time order, and one training row for many targets (all positions)."""
 
+import csv
 import hashlib
 import math
 import shutil
@@ -10,12 +11,15 @@ from logging import getLogger
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.atomic_file import AtomicFile
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource
 from recbole.utils.url import decide_download, download_url, extract_zip, rename_atomic_files
 
 # Column of every row: index of the row's target among the interactions sorted by user and time.
@@ -76,11 +80,7 @@ class HistoryDataset(SequentialDataset):
         super()._load_data(token, dataset_path)
 
     def _check_header(self, inter):
-        with open(inter, encoding=self.config["encoding"] or "utf-8") as file:
-            header = file.readline().rstrip("\r\n").split(self.config["field_separator"])
-        if not all(column.count(":") == 1 for column in header):
-            raise ValueError(f"{inter}, line 1: found {header[:5]}; write name:type for each column, for example user_id:token.")
-        types = dict(column.split(":") for column in header)
+        types = AtomicFile(inter, self.config["field_separator"], self.config["encoding"]).types()
         loaded = (self.config["load_col"] or {}).get("inter", list(types))
         for key, field in (("USER_ID_FIELD", self.uid_field), ("ITEM_ID_FIELD", self.iid_field), ("TIME_FIELD", self.time_field)):
             if field not in types:
@@ -89,6 +89,21 @@ class HistoryDataset(SequentialDataset):
                 raise ValueError(f"load_col: the columns {loaded} of {inter.name} lack {field} ({key}). Add it: --load_col={{inter: [{', '.join(types)}]}}.")
         if types[self.time_field] != "float":
             raise ValueError(f"{inter}: column {self.time_field} is of type {types[self.time_field]}; a time must be a number, {self.time_field}:float.")
+
+    def _load_feat(self, filepath, source):
+        """RecBole's reader, with errors that name the file and the row; a time that is missing is one (RecBole would put the mean there)."""
+        file = AtomicFile(filepath, self.config["field_separator"], self.config["encoding"])
+        try:
+            feat = super()._load_feat(filepath, source)
+        except (ValueError, pd.errors.ParserError, csv.Error, LookupError) as error:
+            raise ValueError(f"{filepath}{file.bad_number()}: cannot be read as an atomic file ({str(error).strip()[:300]}).") from error
+        if feat is not None and source == FeatureSource.INTERACTION:
+            file.check_widths()
+            bad = np.flatnonzero(~np.isfinite(feat[self.time_field].to_numpy()))
+            if len(bad):
+                value = feat[self.time_field].iloc[bad[0]]
+                raise ValueError(f"{filepath}, row {bad[0] + 1}: {self.time_field} is {value}; a time must be a number. {len(bad):,} such rows.")
+        return feat
 
     def _download(self):
         """RecBole's download, without its barrier (there is no process group) and with an error that helps."""

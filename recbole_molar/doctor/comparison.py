@@ -1,9 +1,9 @@
 """Estimated beside measured: a finished run's `result.json` against the estimate for its own properties."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_molar.checkpoint import read_json
 from recbole_molar.run_folder import CONFIG, RESULT
 
 
@@ -25,7 +25,7 @@ def finished_run(folder):
     for name in (CONFIG, RESULT):
         if not (folder / name).is_file():
             raise ValueError(f"--run={folder}: holds no {name}; give the folder of a finished run, <output_dir>/<dataset>/<model>-<time>-<hash>.")
-    return Finished(folder / CONFIG, json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    return Finished(folder / CONFIG, read_json(folder / RESULT, "model", "seconds", "peak_memory"))
 
 
 def compare(estimate, finished):

@@ -10,7 +10,7 @@ from pathlib import Path
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_json
 from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
-from recbole_molar.config import Config
+from recbole_molar.config import Config, refuse_foreign_code
 from recbole_molar.device import make_accelerator
 from recbole_molar.doctor.advice import problems
 from recbole_molar.doctor.backbone import build_here
@@ -66,6 +66,7 @@ def examine(arguments):
 def _config(given, finished):
     files = config_file_list(given.get("config_files"))
     if finished:
+        refuse_foreign_code(finished.config_file, given)
         return Config(config_file_list=[finished.config_file, *files], config_dict=given)
     if "model" not in given and not any("model" in read_yaml(file) for file in files):
         given = {"model": "Molar", **given}
@@ -117,6 +118,8 @@ def _new_folder(parent):
             return path
         except FileExistsError:
             attempt += 1
+        except OSError as error:
+            raise ValueError(f"output_dir: {parent} cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
 
 
 class _Said(logging.Handler):

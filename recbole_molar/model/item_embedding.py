@@ -39,7 +39,7 @@ class ItemEmbedding:
         precision = accelerator.mixed_precision if accelerator else "no"
         key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
         path = self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
-        known = self._read(path)
+        known = self._read(path, mirm.embedding_dim)
         missing = [item for item in range(1, len(marks)) if marks[item] not in known]
         self.encoded = len(missing)
         if missing:
@@ -80,12 +80,16 @@ class ItemEmbedding:
         progress.close()
         mirm.train(was_training)
 
-    def _read(self, path):
-        """Hash of an item -> its row, from a file whose checksum holds."""
+    def _read(self, path, dim):
+        """Hash of an item -> its row, [D], from a file whose checksum holds."""
         if not path or not path.is_file():
             return {}
         try:
             tensors, meta = load_tensors(path)
+            rows, items = tensors.get("rows"), meta.get("items")
+            is_list = isinstance(items, list) and all(isinstance(mark, str) for mark in items)
+            if not is_list or rows is None or rows.dtype != torch.float32 or rows.shape != (len(items), dim):
+                raise ValueError(f"{path}: holds no item embeddings of {dim} dimensions.")
             if _checksum(tensors) != meta.get("checksum"):
                 raise ValueError(f"{path}: its checksum does not hold.")
         except ValueError as error:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors
 from recbole_molar.device import return_freed_memory
 from recbole_molar.lookup import available, find_class
-from recbole_molar.model.finetune.base import Unbuildable
+from recbole_molar.model.finetune.base import FinetuneTask, Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
 from recbole_molar.trainer.schedule import warmup_cosine
 
@@ -38,6 +38,8 @@ def make_tasks(names, **options):
         if name not in by_file and name not in by_file.values() and "." not in str(name):
             raise ValueError(f"mirm_finetune_tasks: no task {name}. Valid: {', '.join(by_file)}, or a dotted path to a class.")
         part = find_class(by_file.get(name, name), "model.finetune", key="mirm_finetune_tasks")
+        if not (isinstance(part, type) and issubclass(part, FinetuneTask)):
+            raise ValueError(f"mirm_finetune_tasks: {name} is no subclass of recbole_molar.model.finetune.base.FinetuneTask.")
         tasks.append(part(**options) if part.__name__ == "UserBehavior" else part())
     return tasks
 
@@ -134,6 +136,8 @@ class MIRMFinetuneTrainer:
             return None
         try:
             meta = self.mirm.load(finished)
+            if not isinstance(meta.get("report"), dict):
+                raise ValueError(f"{finished}: holds no report of stage 1.")
         except ValueError as error:
             self.log.warning("%s Stage 1 runs again.", error)
             return None
@@ -283,7 +287,7 @@ class MIRMFinetuneTrainer:
         except ValueError as error:
             self.log.warning("%s", error)
             return None
-        if meta["fingerprint"] != self.fingerprint:
+        if meta.get("fingerprint") != self.fingerprint:
             self.log.warning("%s belongs to other stage-1 settings; stage 1 starts anew.", self._checkpoint)
             return None
         weights = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}

@@ -16,6 +16,7 @@ from recbole_molar.trainer.schedule import warmup_cosine
 
 ESTIMATE_AFTER = 20  # batches
 LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
+CHECKPOINT_KEYS = ("epoch", "global_step", "cur_step", "curve", "best_valid_score", "best_valid_result", "optimizer", "rng", "split_hash")
 
 
 class SequentialTrainer(RankingTrainer):
@@ -233,15 +234,21 @@ class SequentialTrainer(RankingTrainer):
         if not path.is_file():
             return
         tensors, meta = load_tensors(path)
+        missing = [key for key in CHECKPOINT_KEYS if key not in meta]
+        if missing:
+            raise ValueError(f"{path}: not the checkpoint of a run, it lacks {', '.join(missing)}. Start a new run.")
         if train_data is not None and meta["split_hash"] not in (None, train_data._dataset.split_hash()):
             raise ValueError(f"{path}: was trained on other data (split_hash differs). Put the data back as it was, or start a new run.")
         self._load_model(tensors)
-        restore_optimizer(self.optimizer, tensors, meta["optimizer"])
-        restore_rng(tensors, meta["rng"])
-        if train_data is not None and "rng.loader" in tensors:
-            train_data.generator.set_state(tensors["rng.loader"])
-        self.start_epoch, self.global_step, self.cur_step = meta["epoch"] + 1, meta["global_step"], meta["cur_step"]
-        self.curve, self.best_valid_score, self.best_valid_result = meta["curve"], meta["best_valid_score"], meta["best_valid_result"]
+        try:
+            restore_optimizer(self.optimizer, tensors, meta["optimizer"])
+            restore_rng(tensors, meta["rng"])
+            if train_data is not None and "rng.loader" in tensors:
+                train_data.generator.set_state(tensors["rng.loader"])
+            self.start_epoch, self.global_step, self.cur_step = meta["epoch"] + 1, meta["global_step"] + 0, meta["cur_step"] + 0
+            self.curve, self.best_valid_score, self.best_valid_result = list(meta["curve"]), float(meta["best_valid_score"]), meta["best_valid_result"]
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # whatever a changed file leads to
+            raise ValueError(f"{path}: not the checkpoint of this run ({type(error).__name__}: {error}). Start a new run.") from error
         getLogger().info("going on after epoch %d of %s", self.start_epoch, path)
 
     def load_best(self):

@@ -34,7 +34,7 @@ class Compact(Backbone):
             ("compact_num_heads", compact_num_heads, "compact_num_kv_heads", compact_num_kv_heads),
             ("compact_vision_size", compact_vision_size, "compact_vision_heads", 4 * compact_vision_heads),
         )
-        tokenizer = wrap_tokenizer(Tokenizer.from_str(tokenizer)) if tokenizer else train_tokenizer(texts, compact_vocab_size)
+        tokenizer = read_tokenizer(tokenizer) if tokenizer else train_tokenizer(texts, compact_vocab_size)
         token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
         rows = -(-len({*tokenizer.get_vocab(), CUR_ITEM}) // 64) * 64
         section = compact_hidden_size // compact_num_heads // 2
@@ -77,6 +77,14 @@ def train_tokenizer(texts, vocab_size):
     prompts = [*COMPRESS.values(), *TASKS.values()]
     tokenizer.train_from_iterator([*texts, *prompts * 3], trainer)
     return wrap_tokenizer(tokenizer)
+
+
+def read_tokenizer(text):
+    """The tokenizer that came with weights; raises ValueError where it is none."""
+    try:
+        return wrap_tokenizer(Tokenizer.from_str(text))
+    except Exception as error:  # the package raises bare Exception
+        raise ValueError(f"mirm_weights: their tokenizer cannot be read ({str(error)[:200]}). Run stage 1 again.") from error
 
 
 def wrap_tokenizer(tokenizer):

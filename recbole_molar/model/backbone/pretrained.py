@@ -37,7 +37,7 @@ class Pretrained(Backbone):
             # fp32: published weights are bf16, whose steps are too coarse for AdamW's updates; autocast gives the speed back.
             # Safetensors alone: a pickle runs code when it is read; so would a folder's own modelling files.
             model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32, **SAFE)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except Exception as error:  # broken files raise anything: safetensors' own error, RuntimeError for shapes, AttributeError for odd JSON
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
                 f"mirm_backbone={name}: cannot load it ({first}). Give a folder that holds the model, or the name of an "

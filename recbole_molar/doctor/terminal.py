@@ -1,5 +1,7 @@
 """The report as a page of plain, aligned text for the terminal."""
 
+from recbole_molar.doctor.data_report import printable
+
 WIDTH = 34  # of the names
 BUSY = 1.2  # slowdown from which on other work is mentioned
 
@@ -13,7 +15,8 @@ def as_text(report):
             blocks.append("\n".join([f"\n{title}", *lines]))
     found = [f"warning: {text}" for text in report["problems"]]
     closing = "A run would stop:" if report["error"] else f"A run would work. Problems found: {len(found) or 'none'}"
-    return "\n".join([*blocks, f"\n{closing}", *([report["error"]] if report["error"] else []), *found])
+    lines = "\n".join([*blocks, f"\n{closing}", *([report["error"]] if report["error"] else []), *found]).split("\n")
+    return "\n".join(map(printable, lines))
 
 
 def _line(name, *values):

@@ -37,8 +37,9 @@ class Estimate:
         self.config, self.prepared, self.content, self.accelerator = config, prepared, content, accelerator
         self.folder, self.mirm, self.pictures_decoded = folder, mirm, pictures_decoded
         self.device, self.stages, self.parameters, self.all_items_seconds = config["device"], {}, None, 0.0
+        self.cache = Path(config["output_dir"]) / "cache" if reuse else None
         n_pictures = sum(item.image_path is not None for item in content.items) if content else 0
-        self.cache = Path(config["output_dir"]) / "cache" if reuse and n_pictures <= MOST_HASHED else None
+        self.item_cache = self.cache if n_pictures <= MOST_HASHED else None
         self.free_before = free_memory(self.device)[0]
 
     def make(self):
@@ -109,7 +110,7 @@ class Estimate:
                 return self._skip("mirm_finetune", f"{'reused' if key == 'mirm_weights' else 'left out'}: {key}={config[key]}")
         clock = Clock(self.device)
         trainer = finetune_trainer(config, self.mirm, self.prepared.dataset, self.accelerator, self.folder)
-        if self.cache and any(self.cache.glob("mirm-*.safetensors")) and trainer.reuse():
+        if self.item_cache and any(self.item_cache.glob("mirm-*.safetensors")) and trainer.reuse():
             return self._skip("mirm_finetune", f"reused: {trainer.finished}")
         wanted = trainer.settings["samples"]
         if not self.pictures_decoded:
@@ -132,7 +133,7 @@ class Estimate:
                 held = -(-len(held_out[task.name]) // size)
                 n_batches += number * epochs
                 seconds += each * number * epochs + 2 * held * each / 3
-            stage.update(seconds=round(seconds, 1), batches=n_batches, about=f"{n_batches:,} batches of {size} samples")
+            stage.update(seconds=round(seconds, 1), batches=n_batches, about=f"{n_batches:,} batches of {size} samples" + self._not_looked_up())
         trainer.mirm.eval()
         self.stages["mirm_finetune"] = stage
 
@@ -153,14 +154,17 @@ class Estimate:
 
             each = seconds_per_batch(full, lambda batch: batch["input_ids"].numel(), encode, self.device, BUDGET / 2)
             self.all_items_seconds = each * n_items / len(full[0]["input_ids"])
-            about = f"{n_missing:,} items through MIRM" + (f", {n_items - n_missing:,} are in the cache" if n_missing < n_items else "")
+            about = f"{n_missing:,} items through MIRM" + (f", {n_items - n_missing:,} are in the cache" if n_missing < n_items else self._not_looked_up())
             stage.update(seconds=round(self.all_items_seconds * n_missing / n_items, 1), about=about)
         self.stages["item_embedding"] = stage
 
+    def _not_looked_up(self):
+        return "; the cache, which may have it, was not looked up" if self.cache and not self.item_cache else ""
+
     def _missing_rows(self):
         """Items that the cache lacks for MIRM as it is after stage 1: all of them where stage 1 has yet to be run."""
-        if self.cache and self.stages["mirm_finetune"].get("skipped") and any(self.cache.glob("items-*.safetensors")):
-            _, known = ItemEmbedding(self.cache).known(self.mirm, self.accelerator)
+        if self.item_cache and self.stages["mirm_finetune"].get("skipped") and any(self.item_cache.glob("items-*.safetensors")):
+            _, known = ItemEmbedding(self.item_cache).known(self.mirm, self.accelerator)
             if known:
                 return sum(mark not in known for mark in self.content.fingerprints()[1:])
         return len(self.content) - 1

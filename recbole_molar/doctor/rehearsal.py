@@ -32,13 +32,18 @@ def free_memory(device):
 class MemoryPeak:
     """Highest memory use while inside, in GiB: of the process (looked at every 10 ms) or of the GPU. `with MemoryPeak(device) as peak`."""
 
+    open = []  # those under way, outermost first: a GPU's own peak is set back for the innermost
+
     def __init__(self, device):
         self.device, self.gib = device, 0.0
         self._process, self._done = psutil.Process(), threading.Event()
 
     def __enter__(self):
+        for outer in MemoryPeak.open:
+            outer._look()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        MemoryPeak.open.append(self)
         self.before = self._now()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -48,6 +53,7 @@ class MemoryPeak:
         self._done.set()
         self._thread.join()
         self._look()
+        MemoryPeak.open.remove(self)
 
     def _watch(self):
         while not self._done.wait(0.01):
@@ -106,6 +112,8 @@ def seconds_of(step, device):
     Raises:
         DoesNotFit: it ran out of memory.
     """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     clock = Clock(device)
     try:
         step()

@@ -133,7 +133,7 @@ def _busy(estimate):
         return []
     return [
         _line("", f"The machine is busy: the trial batches took {estimate['slowdown']:.1f} times as long as alone, mostly waiting for a core. The waiting is"),
-        _line("", "taken off, but caches are shared too, so these times are still rather too high. Run doctor again once it is quiet."),
+        _line("", "taken off, but caches are shared too, so these times may still be too high. Run doctor again once it is quiet."),
     ]
 
 
@@ -149,7 +149,8 @@ def _comparison(report):
     here, there = report["estimate"]["threads"], comparison["threads"]
     if there not in (None, here):
         lines.append(_line("", f"The run had {there} threads, this has {here}: set OMP_NUM_THREADS={there} and run doctor again."))
-    lines += _busy(report["estimate"])
+    if report["estimate"]["slowdown"] > BUSY:
+        lines.append(_line("", "What was measured holds the run's own waiting for a core, the estimate does not: compare on a quiet machine."))
     if not comparison["same_model"]:
         own = report["estimate"]["parameters"]
         lines.append(_line("", f"The run's model had {comparison['parameters']:,} parameters, this one has {own:,}: a default has changed since."))

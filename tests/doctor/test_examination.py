@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from toy_items import TINY, toy_content
+
 from recbole_molar.__main__ import main
+from recbole_molar.model.mirm import MIRM
 
 SMALL = {
     "model": "Molar", "mirm_finetune_samples": 40, "mirm_image_size": [28, 28], "compact_hidden_size": 32, "compact_num_layers": 2,
@@ -155,6 +158,16 @@ def test_a_backbone_that_is_not_here_is_not_fetched(make_data, flags, doctor):
     make_data(items=True)
     code, out, _, report = doctor(flags(**SMALL, mirm_backbone="nobody/nothing-at-all"))
     assert code == 0 and "not on this machine" in out and "estimate" not in report and report["text"]["fields"]["title"]["filled"] == 1.0
+
+
+def test_a_backbone_in_a_folder_is_loaded_and_timed(make_data, flags, doctor, tmp_path):
+    make_data(items=True, images=True)
+    made = MIRM.build(toy_content(tmp_path / "toy"), backbone_options=TINY, image_size=(28, 28)).backbone
+    for part in (made.plain, made.processor):
+        part.save_pretrained(tmp_path / "qwen2_vl")
+    code, _, err, report = doctor(flags(**SMALL, mirm_backbone=tmp_path / "qwen2_vl", mirm_tuning="lora", align_weight=0))
+    assert (code, err) == (0, "") and report["text"]["tokens"]["longest"] > 0
+    assert [name for name, stage in report["estimate"]["stages"].items() if stage["peak_gib"]] == ["mirm_finetune", "item_embedding", "Molar", "test"]
 
 
 def test_unknown_command_lists_what_there_is(capsys):

@@ -26,6 +26,8 @@ SHARED_WITH_ID_MODEL = (
     "metric_decimal_place", "mask_history", "train_windows", "train_all_positions", "show_progress", "worker", "data_path", "debug",
 )
 
+DONE = "done.json"  # of an ID model in the cache: its best validation result
+
 CHANGES_NO_WEIGHT = ("data_path", "output_dir", "debug", "show_progress", "state", "eval_batch_size", "worker")
 
 
@@ -156,11 +158,9 @@ def train_id_model(config, accelerator, folder, split_hash):
     model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
     if config["id_training"] == "joint":
         return model
-    properties = {key: value for key, value in id_config.as_yaml().items() if key not in CHANGES_NO_WEIGHT}
-    fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
-    cache = Path(config["output_dir"]) / "cache" / "id_model" / f"{id_config['model']}-{fingerprint}"
+    cache = id_model_cache(config, id_config, split_hash)
     getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
-    done = cache / "done.json"
+    done = cache / DONE
     accelerator.wait_for_everyone()
     reused = done.is_file()
     if reused:
@@ -177,6 +177,13 @@ def train_id_model(config, accelerator, folder, split_hash):
             write_json(done, trainer.best_valid_result)
     folder.notes["id_model"] = {"model": id_config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
     return model
+
+
+def id_model_cache(config, id_config, split_hash):
+    """Folder of an ID model of these properties on this split; it is finished where it holds `done.json`."""
+    properties = {key: value for key, value in id_config.as_yaml().items() if key not in CHANGES_NO_WEIGHT}
+    fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return Path(config["output_dir"]) / "cache" / "id_model" / f"{id_config['model']}-{fingerprint}"
 
 
 def finished_id_model(config, accelerator, split_hash):

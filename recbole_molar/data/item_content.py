@@ -222,7 +222,7 @@ def _find_images(folder, item_ids):
             stem, extension = os.path.splitext(entry.name)
             if stem in wanted and extension.lower() in EXTENSIONS and entry.is_file():
                 rank = EXTENSIONS.index(extension.lower())
-                if not Path(os.path.realpath(entry.path)).is_relative_to(os.path.realpath(folder)):
+                if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(os.path.realpath(folder)):
                     outside += 1
                     continue
                 if stem not in found or rank < found[stem][0]:

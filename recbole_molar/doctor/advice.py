@@ -133,7 +133,8 @@ def _time(report, config):
     else:
         key = "id_epochs" if name == "id_model" else "epochs"
         do = f"set --{key}={max(1, stage['epochs'] // 2)} (now {stage['epochs']}), or a smaller --MAX_ITEM_LIST_LENGTH (now {config['MAX_ITEM_LIST_LENGTH']})"
-    yield f"the run takes up to {hours:.1f} hours, {stage.get('seconds', 0) / 3600:.1f} of them {name}: {do}, or use a GPU."
+    early = ", less where validation stops it early" if stage.get("validations") else ""
+    yield f"the run takes up to {hours:.1f} hours, {stage.get('seconds', 0) / 3600:.1f} of them {name}{early}: {do}, or use a GPU."
 
 
 def _histories(report, config):

@@ -32,11 +32,15 @@ def compare(estimate, finished):
     """Stage by stage, the estimate brought to the epochs that the run took.
 
     Returns:
-        dict: `stages` (name -> `estimated` and `measured` seconds, `ratio`, `note`), `peak_gib` likewise, and whether the model is the same.
+        dict: `stages` (name -> `estimated` and `measured` seconds, `ratio`, `note`), `peak_gib` likewise, the run's parameters and threads, and
+        whether the model is the same.
     """
     result, rows = finished.result, {}
     for name, stage in estimate["stages"].items():
         measured, epochs, note = _measured(name, result)
+        if "skipped" in stage:
+            rows[name] = _row(None, None, stage["about"])
+            continue
         estimated = stage.get("seconds")
         if name == "item_embedding" and measured and result.get("stage_1", {}).get("reused") and measured < estimated / 10:
             measured, note = None, "reused"
@@ -47,7 +51,10 @@ def compare(estimate, finished):
         rows[name] = _row(estimated, measured, note)
     peak = result["peak_memory"].get("cuda", result["peak_memory"]["cpu"])
     same = result.get("parameters") in (None, estimate["parameters"])
-    return {"stages": rows, "peak_gib": _row(estimate["peak_gib"], peak, ""), "same_model": same, "parameters": result.get("parameters")}
+    return {
+        "stages": rows, "peak_gib": _row(estimate["peak_gib"], peak, ""), "same_model": same, "parameters": result.get("parameters"),
+        "threads": result.get("machine", {}).get("threads"),
+    }
 
 
 def _measured(name, result):

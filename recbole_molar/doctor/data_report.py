@@ -8,6 +8,7 @@ import pandas as pd
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import TARGET_INDEX
 
+EXAMPLES, LONGEST = 5, 60  # names, and characters of a name
 PARTS = ("training", "validation", "test")
 
 
@@ -87,6 +88,17 @@ def training_counts(prepared):
     targets = prepared.loaders[0]._dataset.inter_feat[TARGET_INDEX].numpy()  # split by ratio
     seen = np.union1d(targets, dataset.first_of_user[targets])
     return np.bincount(dataset.sorted_items.numpy()[seen], minlength=dataset.item_num)
+
+
+def some(names):
+    """How many there are and the first few, fit to print whatever stands in them: JSON-able."""
+    names = sorted(names, key=lambda name: (len(name), name))
+    return {"count": len(names), "examples": [printable(name if len(name) <= LONGEST else name[: LONGEST - 1] + "…") for name in names[:EXAMPLES]]}
+
+
+def printable(text):
+    """The text with a � for each control character, which a terminal would obey, and for each byte that is no UTF-8."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def share(part, whole):

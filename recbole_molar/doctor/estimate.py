@@ -1,6 +1,7 @@
 """Time and memory of each stage of a run on this machine: real batches through real, untrained parts, which are thrown away."""
 
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.device import kept_freed_memory
 from recbole_molar.doctor.rehearsal import Clock, free_memory, seconds_of, seconds_per_batch, watched
-from recbole_molar.quick_start import finished_id_model, make_id_config, prepare
+from recbole_molar.model.item_embedding import ItemEmbedding
+from recbole_molar.quick_start import DONE, finished_id_model, id_model_cache, make_id_config, prepare
 from recbole_molar.stages import assemble, build_id_model, finetune_trainer
 from recbole_molar.utils import get_trainer
 from recbole.data.interaction import cat_interactions
@@ -17,6 +19,7 @@ from recbole.utils import init_seed
 
 ITEMS_TIMED, EVALUATED_BATCHES, DRAWN = 96, 3, 32
 BUDGET = 4.0  # seconds of timing for each stage
+MOST_HASHED = 20_000  # pictures; beyond, reading them all to know whether the cache has their stage takes longer than the doctor should
 
 
 class Estimate:
@@ -27,12 +30,16 @@ class Estimate:
         folder (Path): exists; RecBole's Trainer wants one, nothing is written there.
         mirm (MIRM, optional): untrained, for models that read item content.
         pictures_decoded (bool): the pictures are in memory already, so that drawing the samples of stage 1 is quick.
+        reuse (bool): a stage whose result lies in the cache costs nothing, as in a run.
     """
 
-    def __init__(self, config, prepared, content, accelerator, folder, mirm=None, pictures_decoded=True):
+    def __init__(self, config, prepared, content, accelerator, folder, mirm=None, pictures_decoded=True, reuse=True):
         self.config, self.prepared, self.content, self.accelerator = config, prepared, content, accelerator
         self.folder, self.mirm, self.pictures_decoded = folder, mirm, pictures_decoded
-        self.device, self.stages, self.parameters = config["device"], {}, None
+        self.device, self.stages, self.parameters, self.all_items_seconds = config["device"], {}, None, 0.0
+        self.cache = Path(config["output_dir"]) / "cache" if reuse else None
+        n_pictures = sum(item.image_path is not None for item in content.items) if content else 0
+        self.item_cache = self.cache if n_pictures <= MOST_HASHED else None
         self.free_before = free_memory(self.device)[0]
 
     def make(self):
@@ -62,6 +69,8 @@ class Estimate:
     def _molar(self):
         """Molar with untrained parts; rehearses the stages before it on the way."""
         config = self.config
+        if not config["align_weight"]:
+            self._skip("id_model", "left out: align_weight=0")
         id_model, id_dim = build_id_model(config, self.prepared, self.accelerator, None, self._id_model)
         self._stage_1()
         self._table()
@@ -73,24 +82,37 @@ class Estimate:
     def _id_model(self, config, accelerator, folder, split_hash):
         """Stands in for `train_id_model`: the same model, untrained, its training rehearsed."""
         if config["id_weights"]:
+            self._skip("id_model", f"reused: id_weights={config['id_weights']}")
             return finished_id_model(config, accelerator, split_hash)
         id_config = make_id_config(config)
         prepared = prepare(id_config)
         init_seed(id_config["seed"], id_config["reproducibility"])
         model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
-        if config["id_training"] != "joint":
+        cached = self.cache and id_model_cache(config, id_config, split_hash)
+        if config["id_training"] == "joint":
+            self._skip("id_model", f"left out: id_training=joint trains it with {config['model']}")
+        elif cached and (cached / DONE).is_file():
+            self._skip("id_model", f"reused: {cached}")
+        else:
             self._training("id_model", id_config, prepared, model)
             self.stages.pop("id_model_test", None)
         return model
 
+    def _skip(self, name, why):
+        self.stages[name] = {"skipped": True, "seconds": 0.0, "peak_gib": 0.0, "about": why}
+
     def _stage_1(self):
         """Batches of each task, forward, backward and step; the held-out samples, before and after, cost a forward each."""
         config, stage = self.config, {}
-        if not config["mirm_finetune_tasks"] or config["mirm_tuning"] == "frozen" or config["mirm_weights"]:
-            return
+        for key, left_out in (("mirm_weights", config["mirm_weights"]), ("mirm_finetune_tasks", not config["mirm_finetune_tasks"]),
+                              ("mirm_tuning", config["mirm_tuning"] == "frozen")):  # fmt: skip
+            if left_out:
+                return self._skip("mirm_finetune", f"{'reused' if key == 'mirm_weights' else 'left out'}: {key}={config[key]}")
         clock = Clock(self.device)
         trainer = finetune_trainer(config, self.mirm, self.prepared.dataset, self.accelerator, self.folder)
-        trainer.cache_dir, wanted = None, trainer.settings["samples"]
+        if self.item_cache and any(self.item_cache.glob("mirm-*.safetensors")) and trainer.reuse():
+            return self._skip("mirm_finetune", f"reused: {trainer.finished}")
+        wanted = trainer.settings["samples"]
         if not self.pictures_decoded:
             trainer.settings["samples"] = min(wanted, 500)
         train, held_out, _ = trainer._draw_samples()
@@ -111,13 +133,15 @@ class Estimate:
                 held = -(-len(held_out[task.name]) // size)
                 n_batches += number * epochs
                 seconds += each * number * epochs + 2 * held * each / 3
-            stage.update(seconds=round(seconds, 1), batches=n_batches, about=f"{n_batches:,} batches of {size} samples")
+            stage.update(seconds=round(seconds, 1), batches=n_batches, about=f"{n_batches:,} batches of {size} samples" + self._not_looked_up())
         trainer.mirm.eval()
         self.stages["mirm_finetune"] = stage
 
     def _table(self):
         """A random part of the items through MIRM; the untrained weights cost what trained ones do."""
-        stage, n_items = {}, len(self.content) - 1
+        stage, n_items, n_missing = {}, len(self.content) - 1, self._missing_rows()
+        if not n_missing and self.config["item_encoding"] != "end_to_end":
+            return self._skip("item_embedding", f"reused: all {n_items:,} items are in {self.cache}")
         chosen = 1 + np.random.default_rng(0).permutation(n_items)[:ITEMS_TIMED]
         self.mirm.to(self.device).eval()
         with watched(stage, self.device), torch.no_grad():
@@ -129,9 +153,21 @@ class Estimate:
                     self.mirm(batch)
 
             each = seconds_per_batch(full, lambda batch: batch["input_ids"].numel(), encode, self.device, BUDGET / 2)
-            seconds = each * n_items / len(full[0]["input_ids"])
-            stage.update(seconds=round(seconds, 1), about=f"{n_items:,} items through MIRM")
+            self.all_items_seconds = each * n_items / len(full[0]["input_ids"])
+            about = f"{n_missing:,} items through MIRM" + (f", {n_items - n_missing:,} are in the cache" if n_missing < n_items else self._not_looked_up())
+            stage.update(seconds=round(self.all_items_seconds * n_missing / n_items, 1), about=about)
         self.stages["item_embedding"] = stage
+
+    def _not_looked_up(self):
+        return "; the cache, which may have it, was not looked up" if self.cache and not self.item_cache else ""
+
+    def _missing_rows(self):
+        """Items that the cache lacks for MIRM as it is after stage 1: all of them where stage 1 has yet to be run."""
+        if self.item_cache and self.stages["mirm_finetune"].get("skipped") and any(self.item_cache.glob("items-*.safetensors")):
+            _, known = ItemEmbedding(self.item_cache).known(self.mirm, self.accelerator)
+            if known:
+                return sum(mark not in known for mark in self.content.fingerprints()[1:])
+        return len(self.content) - 1
 
     def _training(self, name, config, prepared, model):
         """Training of a recommender with a validation after each epoch, and (as `test`) one evaluation."""
@@ -178,11 +214,13 @@ class Estimate:
         few = [
             type(loader)(config, part.copy(part.inter_feat[torch.from_numpy(chosen)]), loader._sampler, shuffle=False) for chosen in (rows[:size], rows)
         ]
-        seconds_of(lambda: trainer.evaluate(few[0], load_best_model=False), self.device)
+        first = seconds_of(lambda: trainer.evaluate(few[0], load_best_model=False), self.device)
+        if first > BUDGET:
+            return first / len(few[0]._dataset)
         return seconds_of(lambda: trainer.evaluate(few[1], load_best_model=False), self.device) / len(rows)
 
     def _refill(self, model):
-        return self.stages["item_embedding"]["seconds"] if getattr(model, "mirm", None) is not None else 0.0
+        return self.all_items_seconds if getattr(model, "mirm", None) is not None else 0.0
 
 
 def _stage_1_step(trainer):

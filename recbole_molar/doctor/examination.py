@@ -91,7 +91,7 @@ def _look(config, report, folder, finished):
     mirm = None if content is None else _look_at_items(config, report, folder, prepared, content)
     if content is None or mirm is not None:
         decoded = report.get("images", {}).get("all_checked", True)
-        report["estimate"] = Estimate(config, prepared, content, accelerator, folder, mirm, decoded).make()
+        report["estimate"] = Estimate(config, prepared, content, accelerator, folder, mirm, decoded, reuse=not finished).make()
         if finished:
             report["comparison"] = compare(report["estimate"], finished)
 

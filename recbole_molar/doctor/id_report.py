@@ -4,8 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from recbole_molar.data.item_content import EXTENSIONS
-
-EXAMPLES = 5
+from recbole_molar.doctor.data_report import some
 
 
 def id_report(config, raw):
@@ -20,13 +19,13 @@ def id_report(config, raw):
     if file.is_file():
         listed = _listed_ids(file, config["field_separator"], config["ITEM_ID_FIELD"])
         report.update(
-            item_file=len(listed), without_row=_some(interacted - listed.keys()), without_interaction=_some(listed.keys() - interacted),
-            repeated=_some(name for name, count in listed.items() if count > 1),
+            item_file=len(listed), without_row=some(interacted - listed.keys()), without_interaction=some(listed.keys() - interacted),
+            repeated=some(name for name, count in listed.items() if count > 1),
         )
     images = folder / str(config["item_image_dir"])
     if "image" in (config["item_modalities"] or []) and images.is_dir():
         stems = {path.stem for path in images.iterdir() if path.suffix.lower() in EXTENSIONS}
-        report.update(pictures=len(stems), without_picture=_some(interacted - stems), picture_of_no_item=_some(stems - interacted - listed.keys()))
+        report.update(pictures=len(stems), without_picture=some(interacted - stems), picture_of_no_item=some(stems - interacted - listed.keys()))
     return report
 
 
@@ -42,8 +41,3 @@ def _listed_ids(file, separator, id_field):
                 if len(cells) > place and cells != [""]:
                     found[cells[place]] += 1
     return found
-
-
-def _some(ids):
-    ids = sorted(ids, key=lambda name: (len(name), name))
-    return {"count": len(ids), "examples": ids[:EXAMPLES]}

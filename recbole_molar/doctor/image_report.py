@@ -8,10 +8,9 @@ import numpy as np
 from PIL import Image
 
 from recbole_molar.data.image import FORMATS
-from recbole_molar.doctor.data_report import share
+from recbole_molar.doctor.data_report import EXAMPLES, printable, share, some
 
 TINY = 32  # pixels of the shorter side
-EXAMPLES = 5
 
 
 def image_report(content, size, seconds=10.0):
@@ -43,8 +42,8 @@ def image_report(content, size, seconds=10.0):
     n_items = len(content) - 1
     return {
         "items": n_items, "with_file": len(present), "missing": n_items - len(present), "share_missing": share(n_items - len(present), n_items),
-        "checked": checked, "all_checked": checked == len(present), "read_at": list(size), "broken": _some(broken), "tiny": _some(tiny),
-        "duplicates": {"files": sum(len(ids) - 1 for ids in groups), "examples": [sorted(ids)[:EXAMPLES] for ids in groups[:EXAMPLES]]},
+        "checked": checked, "all_checked": checked == len(present), "read_at": list(size), "broken": some(broken), "tiny": some(tiny),
+        "duplicates": {"files": sum(len(ids) - 1 for ids in groups), "examples": [list(map(printable, sorted(ids)[:EXAMPLES])) for ids in groups[:EXAMPLES]]},
         "seconds": round(time.time() - start, 1),
     }
 
@@ -52,7 +51,3 @@ def image_report(content, size, seconds=10.0):
 def _sides(path):
     with Image.open(path, formats=FORMATS) as image:
         return image.size
-
-
-def _some(ids):
-    return {"count": len(ids), "examples": sorted(ids)[:EXAMPLES]}

@@ -12,6 +12,7 @@ from PIL import Image
 from recbole_molar.data.prompt import item_text
 
 PER_KIND = 2
+MOST_SHOWN, MOST_OF_NAME = 3000, 200  # characters of an item's text on either side of the cut, and of a title or id
 HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{title}</title><style>
@@ -19,7 +20,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
 article {{ display: flex; gap: 1.5rem; border-top: 1px solid #ccc; padding: 1.2rem 0 }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font: 14px/1.5 ui-monospace, monospace; margin: .5rem 0; background: #f5f5f2; padding: .8rem }}
 h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.05rem; margin: 0 }} small, figcaption {{ color: #666 }} figure {{ margin: 0; flex: 0 0 {width}px }}
-article > div {{ min-width: 0; flex: 1 }} mark {{ background: #ddebf7 }} .cut {{ color: #999; text-decoration: line-through }}
+article > div {{ min-width: 0; flex: 1 }} mark {{ background: #ddebf7 }} .cut {{ color: #6b6b6b; text-decoration: line-through }}
 .none {{ height: {height}px; border: 1px dashed #999; color: #666; display: flex; align-items: center; justify-content: center; font-size: 14px }}
 </style></head><body><h1>{title}</h1><p>{about}</p>
 """
@@ -76,7 +77,8 @@ def _article(index, why, content, mirm, size, count):
     elif content.has_images:
         picture = f'<div class="none">{"broken" if item.image_path else "no picture"}</div>'
     prompt, tokens = _prompt(index, item, mirm)
-    head = f"<h2>{html.escape(item.title or item.id)}</h2><small>id {html.escape(item.id)} · {why} · {count:,} training interactions{tokens}</small>"
+    title, name = html.escape(_shortened(item.title or item.id, MOST_OF_NAME)), html.escape(_shortened(item.id, MOST_OF_NAME))
+    head = f"<h2>{title}</h2><small>id {name} · {why} · {count:,} training interactions{tokens}</small>"
     figure = f"<figure>{picture}</figure>" if picture else ""
     return f"<article>{figure}<div>{head}<pre>{prompt}</pre></div></article>\n"
 
@@ -84,7 +86,7 @@ def _article(index, why, content, mirm, size, count):
 def _prompt(index, item, mirm):
     """The prompt as HTML, and a note on its tokens."""
     if mirm is None:
-        return html.escape(item_text(item.fields)), ""
+        return html.escape(_shortened(item_text(item.fields))), ""
     prompt, tokenizer = mirm.collator.prompt, mirm.collator.prompt.tokenizer
     ids, has_image = mirm.collator.tokens(index)
     added = len(prompt.image_ids) * has_image + 1
@@ -92,11 +94,11 @@ def _prompt(index, item, mirm):
     words = ids[: len(ids) - added].tolist()
     text = prompt.encode("\n" + item_text(item.fields) + "\n") if item.fields else []
     whole = head + text
-    read, rest = _decode(tokenizer, words[len(head) :]), _decode(tokenizer, whole[len(words) :])
+    read, rest = (html.escape(_shortened(_decode(tokenizer, part))) for part in (words[len(head) :], whole[len(words) :]))
     tail = [_decode(tokenizer, ids[len(words) :])]
     if has_image:
         tail = [f"[picture: {len(prompt.image_ids)} tokens]", _decode(tokenizer, ids[-1:])]
-    pieces = [_mark(_decode(tokenizer, words[: len(head)])), html.escape(read), f'<span class="cut">{html.escape(rest)}</span>' if rest else ""]
+    pieces = [_mark(_decode(tokenizer, words[: len(head)])), read, f'<span class="cut">{rest}</span>' if rest else ""]
     note = f" · {len(words)} of {len(whole)} tokens of text read" + (f", {len(prompt.image_ids)} of the picture" if has_image else "")
     return "".join([*pieces, *map(_mark, tail)]), note
 
@@ -104,6 +106,10 @@ def _prompt(index, item, mirm):
 def _decode(tokenizer, ids):
     text = tokenizer.decode([int(token) for token in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "�", text)
+
+
+def _shortened(text, most=MOST_SHOWN):
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} characters more)"
 
 
 def _mark(text):

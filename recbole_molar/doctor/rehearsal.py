@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -11,6 +12,7 @@ import torch
 
 GIB = 2**30
 MOST_DRAWN, FEWEST_TIMED, MOST_TIMED = 64, 3, 8  # batches
+BUSY = 0.1  # share of the process's CPU time that a thread has, if it counts as one that works
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -30,13 +32,18 @@ def free_memory(device):
 class MemoryPeak:
     """Highest memory use while inside, in GiB: of the process (looked at every 10 ms) or of the GPU. `with MemoryPeak(device) as peak`."""
 
+    open = []  # those under way, outermost first: a GPU's own peak is set back for the innermost
+
     def __init__(self, device):
         self.device, self.gib = device, 0.0
         self._process, self._done = psutil.Process(), threading.Event()
 
     def __enter__(self):
+        for outer in MemoryPeak.open:
+            outer._look()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        MemoryPeak.open.append(self)
         self.before = self._now()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -46,6 +53,7 @@ class MemoryPeak:
         self._done.set()
         self._thread.join()
         self._look()
+        MemoryPeak.open.remove(self)
 
     def _watch(self):
         while not self._done.wait(0.01):
@@ -61,19 +69,24 @@ class MemoryPeak:
 class Clock:
     """Seconds that work takes where nothing else runs, and (in all) how much longer it took here.
 
-    On a CPU these are the lesser of the time on the wall and the time that the process had a core: other programs take the first
-    away from us, and several threads make the second the greater. On a GPU it is the wall.
+    On a CPU the time on the wall is cut by the share of it that our busy threads stood in line for a core, which Linux counts. Where it
+    does not, it is at most the time that the process had a core. On a GPU it is the wall.
     """
 
     wall = alone = 0.0  # of all work so far
 
     def __init__(self, device):
-        self.device, self.start = device, (time.perf_counter(), time.process_time())
+        self.device, self.start = device, (time.perf_counter(), time.process_time(), _threads())
 
     def seconds(self):
         """Since the clock was made."""
-        wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
-        alone = wall if self.device.type == "cuda" else min(wall, cpu)
+        wall, cpu, before = time.perf_counter() - self.start[0], time.process_time() - self.start[1], self.start[2]
+        alone = wall
+        if self.device.type != "cuda":
+            spent = [(had - before.get(thread, (0, 0))[0], waited - before.get(thread, (0, 0))[1]) for thread, (had, waited) in _threads().items()]
+            busy = [(had, waited) for had, waited in spent if had > BUSY * cpu]
+            had, waited = sum(entry[0] for entry in busy), sum(entry[1] for entry in busy)
+            alone = wall * had / (had + waited) if had else min(wall, cpu)
         Clock.wall, Clock.alone = Clock.wall + wall, Clock.alone + alone
         return alone
 
@@ -83,12 +96,24 @@ class Clock:
         return round(cls.wall / cls.alone, 1) if cls.alone else 1.0
 
 
+def _threads():
+    """Seconds that each thread of this process has had a core and has waited for one: {id: (had, waited)}; empty where Linux does not say."""
+    found = {}
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            had, waited = map(int, file.read_text().split()[:2])
+            found[file.parent.name] = (had / 1e9, waited / 1e9)
+    return found
+
+
 def seconds_of(step, device):
     """Seconds of one call (see :class:`Clock`), to the end of the device's work.
 
     Raises:
         DoesNotFit: it ran out of memory.
     """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     clock = Clock(device)
     try:
         step()
@@ -105,7 +130,7 @@ def seconds_per_batch(batches, size_of, step, device, budget=4.0):
     """Mean seconds of a step over batches of all sizes, and the memory of the largest.
 
     The batches are sorted by size and a few timed that stand for equal shares of them; the first step, which warms up, and the
-    largest batch count for memory alone.
+    largest batch count for memory alone. Where one step takes longer than the budget, one more is all.
 
     Args:
         batches (iterable): the stage's own; at most 64 are drawn. size_of (callable): what time and memory grow with.
@@ -120,19 +145,20 @@ def seconds_per_batch(batches, size_of, step, device, budget=4.0):
     drawn = sorted(islice(batches, MOST_DRAWN), key=size_of)
     room, _ = free_memory(device)
     with MemoryPeak(device) as peak:
-        seconds_of(lambda: step(drawn[0]), device)
         first = seconds_of(lambda: step(drawn[0]), device)
+        if first < budget:
+            first = seconds_of(lambda: step(drawn[0]), device)
     growth, size = max(peak.gib - peak.before, 0.0), max(size_of(drawn[0]), 1)
     expected = first * np.mean([max(size_of(batch), 1) for batch in drawn]) / size
-    count = min(len(drawn), int(np.clip(budget / max(expected, 1e-4), FEWEST_TIMED, MOST_TIMED)))
+    count = min(len(drawn), 1 if expected > budget else int(np.clip(budget / max(expected, 1e-4), FEWEST_TIMED, MOST_TIMED)))
     places = [int((number + 0.5) * len(drawn) / count) for number in range(count)]
     seconds = []
-    for place in [*places, len(drawn) - 1]:
+    for place in [*places, len(drawn) - 1] if expected <= budget else places:
         needed = growth * max(size_of(drawn[place]), 1) / size
         if needed > room:
             raise DoesNotFit(f"a batch would take about {needed:.1f} GiB, and {room:.1f} GiB are free")
         seconds.append(seconds_of(lambda batch=drawn[place]: step(batch), device))
-    return float(np.mean(seconds[:-1]))
+    return float(np.mean(seconds[: len(places)]))
 
 
 @contextlib.contextmanager

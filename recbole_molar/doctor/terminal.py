@@ -1,6 +1,9 @@
 """The report as a page of plain, aligned text for the terminal."""
 
+from recbole_molar.doctor.data_report import printable
+
 WIDTH = 34  # of the names
+BUSY = 1.2  # slowdown from which on other work is mentioned
 
 
 def as_text(report):
@@ -12,7 +15,8 @@ def as_text(report):
             blocks.append("\n".join([f"\n{title}", *lines]))
     found = [f"warning: {text}" for text in report["problems"]]
     closing = "A run would stop:" if report["error"] else f"A run would work. Problems found: {len(found) or 'none'}"
-    return "\n".join([*blocks, f"\n{closing}", *([report["error"]] if report["error"] else []), *found])
+    lines = "\n".join([*blocks, f"\n{closing}", *([report["error"]] if report["error"] else []), *found]).split("\n")
+    return "\n".join(map(printable, lines))
 
 
 def _line(name, *values):
@@ -25,10 +29,11 @@ def _machine(report):
         return []
     packages = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
     first, rest = packages[: packages.find(", accelerate")], packages[packages.find(", accelerate") + 2 :]
-    gpu = f", {here['gpu']}" if here["gpu"] else ""
+    on_gpu = here["device"].startswith("cuda")
+    where = f"{here['device']}: {here['gpu']}" if on_gpu else f"cpu, although there is a {here['gpu']}" if here["gpu"] else "cpu; no GPU found"
     return [
-        _line("versions", first), _line("", rest), _line("computes on", f"{here['device']}{gpu}, cores: {here['cores']}, threads: {here['threads']}"),
-        _line("memory free", f"{here['free_gib']:.1f} of {here['total_gib']:.1f} GiB"),
+        _line("versions", first), _line("", rest), _line("computes on", f"{where}; cores: {here['cores']}, threads: {here['threads']}"),
+        _line("GPU memory free" if on_gpu else "memory free", f"{here['free_gib']:.1f} of {here['total_gib']:.1f} GiB"),
     ]
 
 
@@ -88,10 +93,10 @@ def _text(report):
     tokens = text.get("tokens")
     if tokens is None:
         return [*lines, _line("tokens", f"not known: {backbone['name']}: {backbone['why_not']}")]
-    part = "" if tokens["counted_items"] == text["items"] else f" (of {tokens['counted_items']:,} items)"
+    part = "" if tokens["counted_items"] == text["items"] else f" ({tokens['counted_items']:,} items at random)"
     return [
         *lines, _line("tokens of an item", f"median {tokens['median']:,}, 95% up to {tokens['p95']:,}, longest {tokens['longest']:,}{part}"),
-        _line("cut at the end", f"{tokens['cut']:,} items, {tokens['share_cut']:.1%} (mirm_max_tokens={tokens['limit']})"),
+        _line("cut at the end", f"{tokens['cut']:,} of {tokens['counted_items']:,} items, {tokens['share_cut']:.1%} (mirm_max_tokens={tokens['limit']})"),
         _line("without any text", f"{text['without_text']:,}"),
     ]
 
@@ -114,14 +119,22 @@ def _estimate(report):
         return [_line("not made", f"{report['backbone']['name']}: {why}")] if why else []
     lines = [_line("", f"{'at most':>10}", f"{'at least':>9}")]
     for name, stage in estimate["stages"].items():
-        memory = "does not fit" if "does_not_fit" in stage else f"{stage['peak_gib']:.1f} GiB"
-        lines.append(_line(name, f"{duration(stage.get('seconds')):>10}", f"{memory:>9}", stage.get("about", "")))
+        memory = "-" if "skipped" in stage else "does not fit" if "does_not_fit" in stage else f"{stage['peak_gib']:.1f} GiB"
+        time = None if "skipped" in stage else stage.get("seconds")
+        lines.append(_line(name, f"{duration(time):>10}", f"{memory:>9}", stage.get("about", "")))
     total, peak = duration(estimate["total_seconds"]), f"{estimate['peak_gib']:.1f} GiB"
     lines.append(_line("together", f"{total:>10}", f"{peak:>9}", f"{estimate['free_gib']:.1f} GiB are free"))
-    if estimate["slowdown"] > 1.5:
-        times = f"{estimate['slowdown']:.1f} times as long"
-        lines.append(_line("", f"These are times of a machine that does nothing else. This one is busy: the trial batches took {times}."))
-    return lines
+    return lines + _busy(estimate)
+
+
+def _busy(estimate):
+    """What to think of times that were taken beside other work."""
+    if estimate["slowdown"] < BUSY:
+        return []
+    return [
+        _line("", f"The machine is busy: the trial batches took {estimate['slowdown']:.1f} times as long as alone, mostly waiting for a core. The waiting is"),
+        _line("", "taken off, but caches are shared too, so these times may still be too high. Run doctor again once it is quiet."),
+    ]
 
 
 def _comparison(report):
@@ -133,6 +146,11 @@ def _comparison(report):
         lines.append(_line(name, f"{duration(row['estimated']):>10}", f"{duration(row['measured']):>10}", f"{_ratio(row):>6}", row["note"]))
     peak = comparison["peak_gib"]
     lines.append(_line("memory", f"{peak['estimated']:>6.1f} GiB", f"{peak['measured']:>6.1f} GiB", f"{_ratio(peak):>6}"))
+    here, there = report["estimate"]["threads"], comparison["threads"]
+    if there not in (None, here):
+        lines.append(_line("", f"The run had {there} threads, this has {here}: set OMP_NUM_THREADS={there} and run doctor again."))
+    if report["estimate"]["slowdown"] > BUSY:
+        lines.append(_line("", "What was measured holds the run's own waiting for a core, the estimate does not: compare on a quiet machine."))
     if not comparison["same_model"]:
         own = report["estimate"]["parameters"]
         lines.append(_line("", f"The run's model had {comparison['parameters']:,} parameters, this one has {own:,}: a default has changed since."))

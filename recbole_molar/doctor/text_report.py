@@ -8,7 +8,7 @@ from recbole_molar.data.prompt import item_text
 from recbole_molar.doctor.data_report import share
 from recbole_molar.stages import text_columns
 
-TOKENIZED = 5000  # most items whose tokens are counted
+TOKENIZED, MOST_CHARACTERS = 5000, 10_000_000  # most items whose tokens are counted, and about their text in all
 
 
 def text_report(config, content, prompt):
@@ -30,9 +30,12 @@ def text_report(config, content, prompt):
 
 
 def _tokens(items, prompt):
-    chosen = items
-    if len(items) > TOKENIZED:
-        chosen = [items[place] for place in np.random.default_rng(0).choice(len(items), TOKENIZED, replace=False)]
+    chosen, characters = [], 0
+    for place in np.random.default_rng(0).permutation(len(items))[:TOKENIZED]:
+        chosen.append(items[place])
+        characters += sum(map(len, items[place].fields.values()))
+        if characters > MOST_CHARACTERS:
+            break
     counts = [whole_length(item, prompt) for item in chosen]
     cut = sum(count > prompt.max_tokens for count in counts)
     return {

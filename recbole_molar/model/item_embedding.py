@@ -36,10 +36,7 @@ class ItemEmbedding:
             Tensor: float32 [n_items, D] on the CPU; row 0 is zero. `self.encoded` then says how many rows were computed.
         """
         start, marks = time.time(), mirm.content.fingerprints()
-        precision = accelerator.mixed_precision if accelerator else "no"
-        key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
-        path = self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
-        known = self._read(path, mirm.embedding_dim)
+        path, known = self.known(mirm, accelerator)
         missing = [item for item in range(1, len(marks)) if marks[item] not in known]
         self.encoded = len(missing)
         if missing:
@@ -54,6 +51,13 @@ class ItemEmbedding:
             "Item embeddings: %d computed, %d reused [%.1f s]", len(missing), len(marks) - 1 - len(missing), time.time() - start
         )
         return table
+
+    def known(self, mirm, accelerator=None):
+        """The file of this state of MIRM (None without a cache), and what it holds so far: hash of an item -> its row."""
+        precision = accelerator.mixed_precision if accelerator else "no"
+        key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
+        path = self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
+        return path, self._read(path, mirm.embedding_dim)
 
     @torch.no_grad()
     def _encode(self, mirm, missing, marks, known, accelerator, batch_size, path):

@@ -106,11 +106,9 @@ class MIRMFinetuneTrainer:
         if not self.tasks or self.mirm.backbone.tuning == "frozen":
             self.log.info("Stage 1 is left out: %s.", "MIRM is frozen" if self.tasks else "mirm_finetune_tasks is empty")
             return {"tasks": {}, "skipped": {}, "seconds": 0.0, "reused": False}
-        self.fingerprint = stage1_fingerprint(self.mirm, self.tasks, self.train_histories, self.settings)
-        finished = self.cache_dir and self.cache_dir / f"mirm-{self.fingerprint[:16]}.safetensors"
-        report = self._reuse(finished)
+        report = self.reuse()
         if report:
-            return {**report, "weights": str(finished)}
+            return report
         train, held_out, skipped = self._draw_samples()
         report = {"tasks": {}, "skipped": skipped, "seconds": 0.0, "reused": False}
         if train:
@@ -120,10 +118,10 @@ class MIRMFinetuneTrainer:
             }
         report["seconds"] = round(time.time() - start, 1)
         if self.accelerator.is_main_process:
-            if finished:
-                report["weights"] = str(finished)
-                self.mirm.save(finished, {"fingerprint": self.fingerprint, "report": report})
-                self.log.info("Stage 1: weights in %s; --mirm_weights=%s uses them again when items change.", finished, finished)
+            if self.finished:
+                report["weights"] = str(self.finished)
+                self.mirm.save(self.finished, {"fingerprint": self.fingerprint, "report": report})
+                self.log.info("Stage 1: weights in %s; --mirm_weights=%s uses them again when items change.", self.finished, self.finished)
             self._checkpoint.unlink(missing_ok=True)
         return report
 
@@ -131,18 +129,21 @@ class MIRMFinetuneTrainer:
     def _checkpoint(self):
         return self.folder / "stage1.safetensors"
 
-    def _reuse(self, finished):
-        if not finished or not finished.is_file():
+    def reuse(self):
+        """Load the weights of an equal stage 1 from the cache; returns its report, or None where there is none."""
+        self.fingerprint = stage1_fingerprint(self.mirm, self.tasks, self.train_histories, self.settings)
+        self.finished = self.cache_dir and self.cache_dir / f"mirm-{self.fingerprint[:16]}.safetensors"
+        if not self.finished or not self.finished.is_file():
             return None
         try:
-            meta = self.mirm.load(finished)
+            meta = self.mirm.load(self.finished)
             if not isinstance(meta.get("report"), dict):
-                raise ValueError(f"{finished}: holds no report of stage 1.")
+                raise ValueError(f"{self.finished}: holds no report of stage 1.")
         except ValueError as error:
             self.log.warning("%s Stage 1 runs again.", error)
             return None
-        self.log.info("Stage 1: reused %s.", finished)
-        return {**meta["report"], "reused": True}
+        self.log.info("Stage 1: reused %s.", self.finished)
+        return {**meta["report"], "reused": True, "weights": str(self.finished)}
 
     def _draw_samples(self):
         """Samples by task: for training, held out, and the reasons of tasks that cannot be built."""

@@ -1,7 +1,10 @@
 """Warnings name the figure and the property to set, most severe first."""
 
+import re
+
 from recbole_molar.doctor.advice import problems
 from recbole_molar.doctor.comparison import Finished, compare
+from recbole_molar.doctor.terminal import as_text
 
 CONFIG = {
     "dataset": "shop", "model": "Molar", "train_batch_size": 32, "eval_batch_size": 128, "mirm_finetune_batch_size": 32, "epochs": 8,
@@ -12,6 +15,7 @@ CONFIG = {
 def test_what_does_not_fit_comes_first_with_a_size_that_does():
     stages = {
         "mirm_finetune": {"peak_gib": 8.0, "does_not_fit": "no room"}, "Molar": {"peak_gib": 8.0, "seconds": 9000.0, "epochs": 8}, "test": {"peak_gib": 1.0},
+        "item_embedding": {"skipped": True, "seconds": 0.0, "peak_gib": 0.0},
     }
     report = {
         "estimate": {"stages": stages, "free_gib": 4.0, "total_seconds": 9000.0}, "data": {"ties": {"float64": {"share_of_test_users": 0.5}}},
@@ -26,6 +30,20 @@ def test_what_does_not_fit_comes_first_with_a_size_that_does():
 
 def test_nothing_wrong_is_nothing_said():
     assert problems({}, [], CONFIG) == []
+
+
+def test_what_is_reused_and_a_busy_machine_are_said():
+    stages = {
+        "mirm_finetune": {"skipped": True, "seconds": 0.0, "peak_gib": 0.0, "about": "reused: saved/cache/mirm-1.safetensors"},
+        "Molar": {"seconds": 90.0, "peak_gib": 1.0, "about": ""},
+    }
+    estimate = {"stages": stages, "total_seconds": 90.0, "peak_gib": 1.0, "free_gib": 8.0, "slowdown": 3.0, "threads": 2, "parameters": 7}
+    result = {"model": "Molar", "seconds": {"Molar": 60.0, "mirm_finetune": 0.1}, "peak_memory": {"cpu": 2.0}, "machine": {"threads": 1}}
+    report = {"model": "Molar", "dataset": "shop", "problems": [], "error": None, "estimate": estimate}
+    text = as_text({**report, "comparison": compare(estimate, Finished(None, result))})
+    assert re.search(r"mirm_finetune +- +- +reused: saved/cache/mirm-1.safetensors", text)
+    assert "took 3.0 times as long" in text and "set OMP_NUM_THREADS=1" in text and re.search(r"Molar +90 s +60 s +1.50", text)
+    assert "times as long" not in as_text({**report, "estimate": {**estimate, "slowdown": 1.1}})
 
 
 def test_estimate_and_measurement_are_for_the_same_epochs():

@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 from recbole_molar.data.item_content import Item, ItemContent
+from recbole_molar.doctor.data_report import some
 from recbole_molar.doctor.image_report import image_report
 from recbole_molar.doctor.id_report import id_report
+from recbole_molar.doctor.page import write_page
 from recbole_molar.doctor.text_report import text_report
 
 
@@ -51,6 +53,26 @@ def test_text_is_measured_and_what_is_cut(config):
     tokens = report["tokens"]  # a: 3 + title: One = 5; b: 3 + title: Two plot: a b c d e = 11, cut at 6; z: 2
     assert (tokens["longest"], tokens["median"], tokens["cut"], tokens["share_cut"], tokens["limit"]) == (11, 5, 1, 0.333333, 6)
     assert "tokens" not in text_report(config, ItemContent(items, "plot"), None)
+
+
+def test_tokens_are_counted_of_as_much_text_as_takes_seconds(config, monkeypatch):
+    monkeypatch.setattr("recbole_molar.doctor.text_report.MOST_CHARACTERS", 5)
+    items = [Item(""), *(Item(str(number), {"title": "Three words here"}) for number in range(9))]
+    report = text_report(config, ItemContent(items), Words())
+    assert report["items"] == 9 and report["tokens"]["counted_items"] == 1
+
+
+def test_names_that_would_move_a_terminal_are_made_harmless():
+    names = some(["\x1b[2Jcleared", "caf\udce9", "a" * 1000, "日本"])
+    assert names == {"count": 4, "examples": ["日本", "caf�", "�[2Jcleared", "a" * 59 + "…"]}
+
+
+def test_a_page_of_huge_texts_is_small(tmp_path):
+    items = [Item(""), *(Item(str(number), {"plot": "<b>" * 1_000_000}, title="<i>" * 1_000_000) for number in range(3))]
+    config = {"mirm_image_size": (28, 28), "dataset": "shop", "mirm_max_tokens": 9, "mirm_backbone": "nobody/nothing"}
+    write_page(tmp_path / "items.html", config, ItemContent(items), None, np.zeros(4, dtype=int))
+    page = (tmp_path / "items.html").read_text()
+    assert len(page) < 100_000 and "characters more" in page and "<b>" not in page and "<i>" not in page
 
 
 def test_pictures_missing_broken_tiny_and_twice(tmp_path):

@@ -52,8 +52,9 @@ class IDModel(nn.Module):
         return _checked(_last_state(model, interaction), model)
 
     def calculate_loss(self, interaction):
-        """The model's own loss, for joint training."""
-        return self.model.calculate_loss(interaction)
+        """The model's own loss, for joint training: a scalar, the sum where it has parts."""
+        loss = self.model.calculate_loss(interaction)
+        return sum(loss) if isinstance(loss, tuple) else loss
 
 
 def _last_state(model, interaction):

@@ -9,7 +9,7 @@ from recbole_molar.model.id_model.id_model import IDModel
 
 NAMES = [
     "SASRec", "GRU4Rec", "BERT4Rec", "CORE", "FPMC", "LightSANs", "NARM", "Caser", "STAMP", "NextItNet", "SRGNN",
-    "GCSAN", "HGN", "SHAN", "SINE", "FEARec", "TransRec",
+    "GCSAN", "HGN", "SHAN", "SINE", "FEARec", "TransRec", "DuoRec",
 ]
 
 

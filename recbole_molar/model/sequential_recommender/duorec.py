@@ -1,0 +1,137 @@
+"""DuoRec: SASRec with two contrasts between user embeddings, by dropout and by common targets (Qiu et al., WSDM 2022, arXiv 2110.05730)."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.dataset import TARGET_INDEX, padded_rows
+from recbole_molar.model.all_positions import valid_positions
+from recbole.model.sequential_recommender.sasrec import SASRec
+
+CONTRASTS = ("un", "su", "us", "us_x")
+
+
+class DuoRec(SASRec):
+    """RecBole's SASRec, whose user embeddings are spread out by contrastive regularisation.
+
+    Two views of a history beside the first: itself under other dropout, and another training history with the same next item. `contrast`
+    says which pairs are drawn together, as in the authors' code: `un` the first and its dropout view (weight `lmd`), `su` the first and
+    the same-target history (`lmd_sem`), `us` both, `us_x` the dropout view and the same-target history (`lmd_sem`; the paper's). Negatives
+    are the other embeddings of both views in the batch. Where all positions of a history are trained at once, `contrast_rows` of a
+    batch's positions take part, drawn anew each time; in prefix training a row is a position.
+
+    Args:
+        config (Config), dataset (HistoryDataset): as for every RecBole model; same-target histories come from training interactions only.
+    """
+
+    reads_all_positions = False  # see AllPositions
+    loss_names = ("rec", "contrast")
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        if config["contrast"] not in CONTRASTS:
+            raise ValueError(f"contrast={config['contrast']}: unknown. Valid: {', '.join(CONTRASTS)}.")
+        if config["sim"] not in ("dot", "cos"):
+            raise ValueError(f"sim={config['sim']}: unknown. Valid: dot, cos.")
+        self.contrast, self.dropout_weight, self.same_target_weight = config["contrast"], config["lmd"], config["lmd_sem"]
+        self.temperature, self.cosine, self.contrast_rows = config["tau"], config["sim"] == "cos", config["contrast_rows"]
+        self.histories = SameTargetHistories(dataset)
+
+    def calculate_loss(self, interaction):
+        """SASRec's loss and the weighted contrast: two scalars. In evaluation mode, where dropout has no views, SASRec's alone."""
+        if not self.training:
+            return super().calculate_loss(interaction)
+        item_seq, item_seq_len, targets = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.POS_ITEM_ID]
+        first = self.forward(item_seq, item_seq_len)  # [M, H]; M = B in prefix training
+        chosen = torch.randperm(len(first), device=first.device)[: self.contrast_rows]  # [K]
+        view = same_target = None
+        if self.contrast != "su":
+            view = self.forward(item_seq, item_seq_len)[chosen]
+        if self.contrast != "un":
+            same_target = self._same_target(self._target_indices(interaction)[chosen])
+        pairs = {
+            "un": [(self.dropout_weight, first[chosen], view)],
+            "su": [(self.same_target_weight, first[chosen], same_target)],
+            "us": [(self.dropout_weight, first[chosen], view), (self.same_target_weight, first[chosen], same_target)],
+            "us_x": [(self.same_target_weight, view, same_target)],
+        }[self.contrast]
+        contrast = sum(weight * contrast_loss(one, other, self.temperature, self.cosine) for weight, one, other in pairs)
+        return self._next_item_loss(first, targets, interaction), contrast
+
+    def _next_item_loss(self, user, targets, interaction):
+        if self.loss_type == "BPR":
+            positive, negative = (self.item_embedding(items) for items in (targets, interaction[self.NEG_ITEM_ID]))
+            return self.loss_fct((user * positive).sum(-1), (user * negative).sum(-1))
+        return self.loss_fct(user @ self.item_embedding.weight.T, targets)
+
+    def _target_indices(self, interaction):
+        """Index of each position's target among the sorted interactions: [M]."""
+        last, lengths = interaction[TARGET_INDEX], interaction[self.ITEM_SEQ_LEN]
+        if not self.reads_all_positions:
+            return last
+        width = interaction[self.ITEM_SEQ].size(1)
+        everywhere = (last - lengths + 1)[:, None] + torch.arange(width, device=last.device)
+        return everywhere[valid_positions(lengths, width)]
+
+    def _same_target(self, target_indices):
+        """User embeddings [K, H] of other training histories with the same targets."""
+        item_seq, lengths = (tensor.to(self.device) for tensor in self.histories.draw(target_indices.cpu(), self.max_seq_length))
+        everywhere, self.reads_all_positions = self.reads_all_positions, False
+        try:
+            return self.forward(item_seq, lengths)
+        finally:
+            self.reads_all_positions = everywhere
+
+
+class SameTargetHistories:
+    """Draws training histories by their next item.
+
+    Args:
+        dataset (HistoryDataset): its training part.
+    """
+
+    def __init__(self, dataset):
+        indices = np.concatenate([np.arange(start + 1, start + len(history)) for start, history in zip(dataset.user_starts, dataset.train_histories())])
+        self.items, self.first_of_user = dataset.sorted_items, torch.from_numpy(dataset.first_of_user)  # [all interactions]
+        targets = torch.from_numpy(indices)  # each user's training interactions but the first
+        self.by_item = targets[self.items[targets].argsort(stable=True)]  # [T]
+        self.counts = torch.bincount(self.items[targets], minlength=dataset.item_num)  # [n_items]
+        self.starts = self.counts.cumsum(0) - self.counts
+        self.place = torch.zeros(len(self.items), dtype=torch.long)
+        self.place[self.by_item] = torch.arange(len(self.by_item))
+
+    def draw(self, target_indices, max_length):
+        """Another history for each target; the same one where there is no other.
+
+        Args:
+            target_indices (Tensor [K]): among the sorted interactions; max_length (int): items of a history, its last ones.
+
+        Returns:
+            tuple of Tensors: histories [K, longest], padded on the right; lengths [K].
+        """
+        items = self.items[target_indices]
+        others = self.counts[items] - 1
+        own = self.place[target_indices] - self.starts[items]
+        drawn = (torch.rand(len(items)) * others).long()
+        drawn = torch.where(others > 0, drawn + (drawn >= own), own)
+        found = self.by_item[self.starts[items] + drawn]
+        begins = torch.maximum(self.first_of_user[found], found - max_length)
+        lengths = found - begins
+        return padded_rows(self.items, begins.numpy(), lengths.numpy(), int(lengths.max())), lengths
+
+
+def contrast_loss(one, other, temperature, cosine):
+    """NT-Xent over two views of K rows: each of the 2 K embeddings finds its partner among all others.
+
+    Args:
+        one, other (Tensor): [K, H].
+
+    Returns:
+        Tensor: mean over 2 K; log(2 K − 1) when all embeddings are equal.
+    """
+    both = torch.cat([one, other]).float()  # [2 K, H]
+    both = F.normalize(both, dim=-1) if cosine else both
+    scores = (both @ both.T / temperature).fill_diagonal_(float("-inf"))
+    partner = torch.arange(len(both), device=both.device).roll(len(one))
+    return F.cross_entropy(scores, partner)

@@ -1,0 +1,100 @@
+"""DuoRec: the contrast by hand, where its histories come from, and that it is SASRec without it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import make_model
+
+from recbole_molar.config import Config
+from recbole_molar.model.sequential_recommender.duorec import SameTargetHistories, contrast_loss
+
+
+@pytest.fixture
+def make(make_data, flags):
+    """Function: properties -> (Prepared, model) on the tiny data."""
+
+    def call(**options):
+        make_data()
+        sizes = {"hidden_size": 8, "inner_size": 16, "n_layers": 1, "n_heads": 2}
+        return make_model(Config(config_dict=flags(**{"model": "DuoRec", "contrast_rows": 20, **sizes, **options})))
+
+    return call
+
+
+def test_contrast_by_hand():
+    assert contrast_loss(torch.zeros(4, 3), torch.zeros(4, 3), 1.0, False).item() == pytest.approx(math.log(7))
+    apart = torch.eye(3) * 50
+    assert contrast_loss(apart, apart, 1.0, False).item() == pytest.approx(0, abs=1e-6)
+    one, other = torch.randn(5, 4), torch.randn(5, 4)
+    both = torch.nn.functional.normalize(torch.cat([one, other]), dim=-1)
+    scores = (both @ both.T / 0.5).exp()
+    expected = [-math.log(scores[i, (i + 5) % 10] / (scores[i].sum() - scores[i, i])) for i in range(10)]
+    assert contrast_loss(one, other, 0.5, True).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_histories_share_the_target_and_come_from_training_only(make):
+    prepared, model = make()
+    dataset, histories = prepared.dataset, SameTargetHistories(prepared.loaders[0]._dataset)
+    training = {start + place for start, history in zip(dataset.user_starts, dataset.train_histories()) for place in range(1, len(history))}
+    assert set(histories.by_item.tolist()) == training
+    targets = torch.tensor(sorted(training))
+    for _ in range(3):
+        item_seq, lengths = histories.draw(targets, 6)
+        for target, row, length in zip(targets.tolist(), item_seq, lengths.tolist()):
+            wanted = dataset.sorted_items[target]
+            endings = {
+                tuple(dataset.sorted_items[max(int(dataset.first_of_user[other]), other - 6) : other].tolist())
+                for other in training
+                if dataset.sorted_items[other] == wanted and (other != target or histories.counts[wanted] == 1)
+            }
+            assert 1 <= length <= 6 and tuple(row[:length].tolist()) in endings and not row[length:].any()
+
+
+@pytest.mark.parametrize("all_positions", [True, False])
+def test_target_indices_are_those_of_the_targets(make, all_positions):
+    prepared, model = make(train_all_positions=all_positions)
+    seen = []
+
+    def watched(indices, width, draw=model.histories.draw):
+        seen.append(indices)
+        return draw(indices, width)
+
+    model.histories.draw = watched
+    batch, targets = next(iter(prepared.loaders[0])), []
+    model._next_item_loss = lambda user, items, _: targets.append(items) or user.sum()
+    model.contrast_rows = 10**6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randperm", lambda n, device=None: torch.arange(n))
+        model.calculate_loss(batch)
+    assert torch.equal(prepared.dataset.sorted_items[seen[0]], targets[0]) and len(targets[0]) >= 10
+    assert prepared.note.startswith("all positions" if all_positions else "one row for each prefix")
+
+
+@pytest.mark.parametrize("contrast, views", [("un", 2), ("su", 2), ("us", 3), ("us_x", 3)])
+def test_each_contrast_trains(make, contrast, views):
+    prepared, model = make(contrast=contrast, hidden_dropout_prob=0.2)
+    calls, forward = [], model.forward
+    model.forward = lambda *given: calls.append(1) or forward(*given)
+    rec, extra = model.calculate_loss(next(iter(prepared.loaders[0])))
+    assert len(calls) == views and torch.isfinite(extra) and 0 < extra < 2
+    (rec + extra).backward()
+    assert model.item_embedding.weight.grad.abs().sum() > 0
+
+
+def test_without_dropout_and_contrast_it_is_sasrec(make, flags):
+    options = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+    prepared, model = make(lmd_sem=0.0, **options)
+    _, plain = make_model(Config(config_dict=flags(**options)))
+    plain.load_state_dict(model.state_dict())
+    batch = next(iter(prepared.loaders[0]))
+    rec, extra = model.calculate_loss(batch)
+    assert extra == 0 and rec.item() == pytest.approx(plain.calculate_loss(batch).item(), rel=1e-6)
+
+
+def test_bad_choices_are_refused(make):
+    with pytest.raises(ValueError, match="contrast=both: unknown. Valid: un, su, us, us_x"):
+        make(contrast="both")
+    with pytest.raises(ValueError, match="sim=l2: unknown"):
+        make(sim="l2")

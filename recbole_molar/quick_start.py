@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 import warnings
 from dataclasses import dataclass
 from logging import getLogger
@@ -254,8 +255,12 @@ def test(config, prepared, trainer, folder):
     """Evaluate the best epoch on the test items and write `result.json` and the ranks."""
     accelerator = trainer.accelerator
     accelerator.wait_for_everyone()
+    test_data, trainer.keep_top = prepared.loaders[2], max(config["topk"])
     with folder.stage("test"):
-        result = trainer.evaluate(prepared.loaders[2], load_best_model=(trainer.folder / BEST).is_file(), show_progress=config["show_progress"])
+        start = time.time()
+        result = trainer.evaluate(test_data, load_best_model=(trainer.folder / BEST).is_file(), show_progress=config["show_progress"])
+        seconds = time.time() - start
+        latency = trainer.latency(test_data)
     if accelerator.is_main_process:
         trainer.save_ranks(folder.path / RANKS, prepared.dataset)
     best = next((entry["epoch"] for entry in reversed(trainer.curve) if entry.get("best")), None)
@@ -266,4 +271,5 @@ def test(config, prepared, trainer, folder):
         **folder.notes,
         "mask_history": config["mask_history"], "split_hash": prepared.dataset.split_hash(),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "users_per_second": round(len(test_data._dataset) / seconds, 1), "latency_ms": latency,
     })

@@ -15,7 +15,7 @@ FLOORS = {
     5: ["model.sequential_recommender"],
     6: ["trainer"],
     7: ["config", "property_values", "utils", "stages"],
-    8: ["quick_start", "__main__", "doctor"],  # doctor: a command, which takes a run's own steps from quick_start
+    8: ["quick_start", "__main__", "doctor", "compare"],  # doctor, compare: commands, which use quick_start
 }
 SHARED_FLOORS = {0, 1, 2, 7, 8}  # elsewhere a module imports only its own kind and lower floors
 

@@ -78,7 +78,7 @@ class ItemContent:
             title_field = title_field or next((name for name in text_fields if "title" in name or "name" in name), text_fields[0])
             order = sorted(text_fields, key=lambda name: name == description_field)
             texts = {key: {name: row[columns.index(name)] for name in wanted} for key, row in rows.items()}
-        paths = _find_images(image_dir, item_ids[1:]) if "image" in modalities and image_dir else {}
+        paths = find_images(image_dir, item_ids[1:]) if "image" in modalities and image_dir else {}
         items = [Item("")]
         for key in item_ids[1:]:
             row = texts.get(key, {})
@@ -211,7 +211,7 @@ def _check_columns(path, columns, text_fields, wanted):
             raise ValueError(f"item_text_fields: {path} has no column {name}.{hint} Columns: {', '.join(columns)}.")
 
 
-def _find_images(folder, item_ids):
+def find_images(folder, item_ids):
     """External id -> image file. Names are compared with what the folder lists, so that an id such as `../x` cannot leave it."""
     folder = Path(folder)
     if not folder.is_dir():

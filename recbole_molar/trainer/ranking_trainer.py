@@ -1,6 +1,8 @@
 """RecBole's evaluation with the history masked, for every model alike, and the rank of each user's target kept."""
 
+import statistics
 import sys
+import time
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ class RankingTrainer(Trainer):
 
     eval_dataset = None
     ranks = None
+    keep_top = 0  # items of each ranking to keep in `top`; none while training
+    top = None
 
     def _valid_epoch(self, valid_data, show_progress=False):
         result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
@@ -37,7 +41,7 @@ class RankingTrainer(Trainer):
         self.model.eval()
         if hasattr(self.model, "before_evaluation"):
             self.model.before_evaluation(self)
-        self.eval_dataset, self.ranks = eval_data._dataset, []
+        self.eval_dataset, self.ranks, self.top = eval_data._dataset, [], []
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty())
 
     def _full_sort_batch_eval(self, batched_data):
@@ -64,15 +68,37 @@ class RankingTrainer(Trainer):
             scores[positive_u, positive_i] = target  # an item consumed again stays a candidate
         ahead, ties = (scores > target[:, None]).sum(1), (scores == target[:, None]).sum(1) - 1
         self.ranks.append(torch.stack([users.to(ahead.device), positive_i.to(ahead.device), ahead + 1, ties], dim=1).cpu())
+        if self.keep_top:
+            self.top.append(scores.topk(min(self.keep_top, scores.size(1) - 1), dim=1).indices.int().cpu())
+
+    @torch.no_grad()
+    def latency(self, eval_data, repeats=20):
+        """Milliseconds from one user's history to the best items, median over `repeats`; after :meth:`evaluate`.
+
+        None for a model that does not score all items at once.
+        """
+        user, k = next(iter(eval_data))[0][:1].to(self.device), max(self.config["topk"])
+        seconds = []
+        try:
+            for _ in range(repeats + 2):  # the first ones warm up
+                start = time.perf_counter()
+                self.model.full_sort_predict(user).view(-1).topk(k).indices.cpu()
+                seconds.append(time.perf_counter() - start)
+        except NotImplementedError:
+            return None
+        return round(1000 * statistics.median(seconds[2:]), 3)
 
     def save_ranks(self, path, dataset):
-        """Write the ranks of the last evaluation: external user and item ids, rank (1 is best), number of ties at that score."""
+        """Write the rankings of the last evaluation.
+
+        External ids of `user` and `item` (the target), its `rank` (1 is best), the number of `ties` at its score, and `top` [U, K], the
+        first items as indexes into `items`, where kept.
+        """
         user, item, rank, ties = (torch.cat(self.ranks) if self.ranks else torch.zeros(0, 4, dtype=torch.long)).numpy().T
-        tokens = dataset.field2id_token
-        columns = {
-            "user": np.asarray(tokens[dataset.uid_field])[user].astype(str), "item": np.asarray(tokens[dataset.iid_field])[item].astype(str),
-            "rank": rank, "ties": ties,
-        }
+        users, items = (np.asarray(dataset.field2id_token[field]).astype(str) for field in (dataset.uid_field, dataset.iid_field))
+        columns = {"user": users[user], "item": items[item], "rank": rank, "ties": ties}
+        if self.top:
+            columns.update(top=torch.cat(self.top).numpy(), items=items)
 
         def write(temporary):
             with open(temporary, "wb") as file:

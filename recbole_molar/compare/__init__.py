@@ -1,0 +1,1 @@
+"""Several models under one protocol: runs, tests of their differences, segments, cost, tables."""

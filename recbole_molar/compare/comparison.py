@@ -1,0 +1,181 @@
+"""`compare`: run what is missing, then one table for all models, with the tests of their differences."""
+
+import contextlib
+import json
+import warnings
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from recbole_molar.checkpoint import write_atomic, write_json
+from recbole_molar.command_line import parse_command_line
+from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
+from recbole_molar.compare.runs import check_split, parse_models, plan, run_missing
+from recbole_molar.compare.segments import Audience
+from recbole_molar.compare.statistics import bootstrap, difference, holm
+from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
+from recbole_molar.config import Config
+from recbole_molar.run_folder import RANKS
+
+OWN_KEYS = ("models", "seeds", "reference", "jobs")
+DEFAULT_SEED, DEFAULT_SEEDS = 2020, 3
+
+
+def compare(arguments):
+    """Compare models on one data set; runs what is missing, reuses what is there.
+
+    Args:
+        arguments (list of str): `--models=A,B`, `--dataset=`, `--seeds=` (a number or a list), `--reference=` (label; default the first),
+            `--jobs=`, and any option of a run, which goes to every model that knows it.
+
+    Returns:
+        tuple: the table as text, exit code (1 if a run failed).
+
+    Raises:
+        ValueError: bad input, or runs that cannot stand in one table.
+    """
+    warnings.filterwarnings("ignore", module="recbole|pandas")
+    given = parse_command_line(arguments)
+    own = {key: given.pop(key) for key in OWN_KEYS if key in given}
+    if "models" not in own:
+        raise ValueError("--models is missing. Example: --models=Molar,SASRec --dataset=ml-100k --seeds=3")
+    entries = parse_models(own["models"])
+    reference = str(own.get("reference", entries[0].label))
+    if reference not in [entry.label for entry in entries]:
+        raise ValueError(f"--reference={reference}: not among the models. Valid: {', '.join(entry.label for entry in entries)}.")
+    jobs = _jobs(own.get("jobs"))
+    plan(entries, given, _seeds(own.get("seeds", DEFAULT_SEEDS), given.pop("seed", DEFAULT_SEED)))
+    runs = [run for entry in entries for run in entry.runs]
+    check_split([run for run in runs if run.is_done])  # before any time is spent
+    folder = _folder(runs[0].properties)
+    print(f"{len(runs)} runs of {len(entries)} models, {sum(run.is_done for run in runs)} of them done before; results go to {folder}", flush=True)
+    failed = run_missing(runs, folder, jobs)
+    for entry in entries:
+        entry.runs = [run for run in entry.runs if run.is_done]
+    found = examine([entry for entry in entries if entry.runs], reference, failed)
+    write_json(folder / "comparison.json", found)
+    for name, render in (("table.md", as_markdown), ("table.csv", as_csv), ("table.tex", as_latex)):
+        write_atomic(folder / name, lambda temporary, render=render: Path(temporary).write_text(render(found), encoding="utf-8"))
+    return f"{as_text(found)}\n{folder}", 1 if failed else 0
+
+
+def _seeds(value, first):
+    seeds = [first + index for index in range(value)] if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds={value}: give how many (5), or a list of different whole numbers ([2020, 2021]).")
+    return seeds
+
+
+def _jobs(value):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"--jobs={value}: give how many runs at a time, a whole number of at least 1.")
+    return value
+
+
+def _folder(properties):
+    stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
+    while True:
+        folder = Path(properties["output_dir"]) / str(properties["dataset"]) / (f"compare-{stamp}" + (f"-{attempt}" if attempt else ""))
+        with contextlib.suppress(FileExistsError):
+            (folder / "logs").mkdir(parents=True)
+            return folder
+        attempt += 1
+
+
+def examine(entries, reference, failed=()):
+    """Everything that the tables and the report show, from finished runs.
+
+    Args:
+        entries (list of Entry): with finished runs only; reference (str): label of the model that the others are tested against.
+        failed (dict): runs that failed, and why.
+
+    Returns:
+        dict: plain values.
+
+    Raises:
+        ValueError: different splits; unreadable ranks.
+    """
+    if not entries:
+        raise ValueError(f"no run has finished: {json.dumps(dict(failed), ensure_ascii=False)}")
+    runs = [run for entry in entries for run in entry.runs]
+    check_split(runs)
+    results = {entry.label: [run.result() for run in entry.runs] for entry in entries}
+    ranks = {entry.label: [read_ranks(run.folder / RANKS) for run in entry.runs] for entry in entries}
+    first, properties = ranks[entries[0].label][0], runs[0].properties
+    metrics = [name for name in results[entries[0].label][0]["test_result"] if name.partition("@")[0] in GAINS]
+    for label, some in ranks.items():
+        if not all(np.array_equal(one.user, first.user) and np.array_equal(one.item, first.item) for one in some):
+            raise ValueError(f"{label}: its ranks hold other users or test items than those of {entries[0].label}. Run it again: delete its folder.")
+    audience = Audience(Config(config_dict=dict(properties)))
+    if audience.split_hash != runs[0].result()["split_hash"]:
+        raise ValueError(f"{properties['dataset']}: the data has changed since the runs were made. Run them again: delete their folders, or set --output_dir.")
+    users = {label: {metric: np.stack([user_metric(one, metric) for one in some]) for metric in metrics} for label, some in ranks.items()}  # [S, U]
+    segments, k = audience.segments(first), int(properties["valid_metric"].rpartition("@")[2])
+    models = [
+        {
+            "label": entry.label,
+            "seeds": [run.seed for run in entry.runs],
+            "folders": [str(run.folder) for run in entry.runs],
+            "training": results[entry.label][0]["training"],
+            "test": {metric: _spread(values.mean(1)) for metric, values in users[entry.label].items()},
+            "valid": {metric: _spread([result["best_valid_result"].get(metric, np.nan) for result in results[entry.label]]) for metric in metrics},
+            "segments": {
+                axis: {name: {metric: float(users[entry.label][metric][:, chosen].mean()) for metric in metrics} for name, chosen in parts.items()}
+                for axis, parts in segments.items()
+            },
+            "beyond": _means([audience.beyond_accuracy(one, k) for one in ranks[entry.label]]),
+            "cost": _means([_cost(run, result) for run, result in zip(entry.runs, results[entry.label])]),
+        }
+        for entry in entries
+    ]
+    return {
+        "dataset": properties["dataset"], "split_hash": audience.split_hash, "valid_metric": properties["valid_metric"].lower(), "metrics": metrics,
+        "users": len(first.user), "segment_users": {axis: {name: int(chosen.sum()) for name, chosen in parts.items()} for axis, parts in segments.items()},
+        "mask_history": properties["mask_history"], "machine": results[entries[0].label][0]["machine"], "reference": reference, "models": models,
+        "differences": _differences(users, reference, metrics), "failed": dict(failed),
+    }
+
+
+def _differences(users, reference, metrics):
+    """Each other model against the reference, in every metric; Holm's correction over all of them."""
+    others = [label for label in users if label != reference]
+    if reference not in users or not others:
+        return []
+    keys = [(label, metric) for label in users for metric in metrics]
+    drawn = bootstrap(np.concatenate([users[label][metric] for label, metric in keys]))
+    ends = np.cumsum([len(users[label][metric]) for label, metric in keys])
+    drawn = dict(zip(keys, np.split(drawn, ends[:-1], axis=1)))
+    found = [
+        (label, metric, difference(users[label][metric], users[reference][metric], drawn[label, metric], drawn[reference, metric]))
+        for label in others
+        for metric in metrics
+    ]
+    for (_, _, one), corrected in zip(found, holm([one.p for _, _, one in found])):
+        one.p_holm = corrected
+    return [{"model": label, "metric": metric, **asdict(one)} for label, metric, one in found]
+
+
+def _spread(values):
+    values = [float(value) for value in values]
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None, "values": values}
+
+
+def _means(rows):
+    """Mean of each key over dicts; None where a run does not know it."""
+    return {key: None if any(row[key] is None for row in rows) else float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def _cost(run, result):
+    """What one run took; stages that it reused are not in it."""
+    seconds, to_best = sum(result["seconds"].values()) - result["seconds"].get("test", 0), 0.0
+    curve = run.folder / "curve.json"
+    for entry in json.loads(curve.read_text()) if curve.is_file() else []:
+        if result["best_epoch"] is not None and entry["epoch"] <= result["best_epoch"]:
+            to_best += entry["train_seconds"] + entry.get("valid_seconds", 0.0)
+    return {
+        "train_seconds": seconds, "seconds_to_best_epoch": to_best, "best_epoch": result["best_epoch"], "peak_memory_gib": result["peak_memory"]["cpu"],
+        "gpu_memory_gib": result["peak_memory"].get("cuda"), "parameters": result["parameters"], "latency_ms": result.get("latency_ms"),
+        "users_per_second": result.get("users_per_second"),
+    }

@@ -1,0 +1,240 @@
+"""The runs of a comparison: what each model is, where a finished run of it lies, and running what is missing."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.checkpoint import write_atomic
+from recbole_molar.command_line import config_file_list, read_yaml
+from recbole_molar.config import Config
+from recbole_molar.quick_start import CHANGES_NO_WEIGHT
+from recbole_molar.run_folder import CONFIG, RANKS, RESULT
+
+# Runs that differ in these are still the same run: where it computes, what it prints, where it writes.
+NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}
+PROTOCOL = ("eval_args", "mask_history", "metrics", "topk", "valid_metric", "repeatable", "rm_dup_inter", "user_inter_num_interval", "item_inter_num_interval")
+
+
+@dataclass
+class Entry:
+    """One model of a comparison.
+
+    Args:
+        label (str): its name in the tables.
+        properties (dict): what it was given, besides the options of all.
+        folder (Path): of a finished run that is taken as it is; then it is not run.
+        runs (list of Run): one for each seed.
+    """
+
+    label: str
+    properties: dict
+    folder: Path = None
+    runs: list = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """One model and seed: its whole configuration, and its run folder once it has one."""
+
+    label: str
+    seed: int
+    properties: dict
+    folder: Path = None
+
+    @property
+    def is_done(self):
+        return self.folder is not None and (self.folder / RESULT).is_file()
+
+    def result(self):
+        return json.loads((self.folder / RESULT).read_text())
+
+
+def parse_models(value):
+    """`--models`: `Molar,SASRec,recipe/x.yaml,saved/…/Molar-…`, the same as a list, or `{label: name or properties}`.
+
+    Returns:
+        list of Entry.
+
+    Raises:
+        ValueError: nothing given, two of one label, or neither a model, a recipe file nor a finished run folder.
+    """
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    pairs = list(value.items()) if isinstance(value, dict) else [(None, one) for one in value] if isinstance(value, list) else []
+    if not pairs:
+        raise ValueError(f"--models={value}: give models, recipe files or run folders, for example --models=Molar,SASRec,recipe/sasrec-ml-1m.yaml.")
+    entries = [_entry(label, one) for label, one in pairs]
+    labels = [entry.label for entry in entries]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"--models: {', '.join(twice)} comes twice. Give labels: --models='{{first: ..., second: ...}}'.")
+    return entries
+
+
+def _entry(label, one):
+    if isinstance(one, dict):
+        if "model" not in one:
+            raise ValueError(f"--models: {label}: has no model. Write {{{label}: {{model: Molar, ...}}}}.")
+        return Entry(str(label), dict(one))
+    text = str(one)
+    if text.endswith((".yaml", ".yml")):
+        properties = read_yaml(config_file_list([text])[0])
+        if "model" not in properties:
+            raise ValueError(f"--models: {text}: a recipe needs a line `model: NAME`.")
+        return Entry(str(label or Path(text).stem), properties)
+    if os.sep in text or Path(text).is_dir():
+        folder = Path(text)
+        missing = [name for name in (CONFIG, RESULT, RANKS) if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(f"--models: {text}: not the folder of a finished run (no {', '.join(missing)}). Go on with it: --resume={text}.")
+        return Entry(str(label or folder.name.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0] or folder.name), {}, folder)
+    return Entry(str(label or text), {"model": text})
+
+
+def plan(entries, options, seeds):
+    """Give each entry its runs, finished ones with their folders.
+
+    Args:
+        entries (list of Entry); options (dict): what all models are given, each as far as it knows the key; seeds (list of int).
+
+    Raises:
+        ValueError: bad properties, an option that no model knows, or models under different protocols.
+    """
+    known = set()
+    for entry in entries:
+        if entry.folder:
+            properties = read_yaml(entry.folder / CONFIG)
+            entry.runs = [Run(entry.label, properties["seed"], properties, entry.folder)]
+            known |= set(properties)
+            continue
+        for seed in seeds:
+            config, taken = _config({**entry.properties, "seed": seed}, options)
+            known |= taken
+            entry.runs.append(Run(entry.label, seed, config.as_yaml()))
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(f"--{unknown[0]}: none of the models knows this property.")
+    check_protocol([run for entry in entries for run in entry.runs])
+    for entry in entries:
+        for run in entry.runs:
+            run.folder = run.folder or find(run.properties)
+
+
+def _config(properties, options):
+    """(Config of one run, the options that it knows). An option that only other models know is left out."""
+    given, left = {**options, **properties}, dict(options)
+    while True:
+        try:
+            return Config(config_dict=given), set(left)
+        except ValueError as error:
+            key = str(error).partition(":")[0].removeprefix("--")
+            if "unknown property" not in str(error) or key in properties or key not in left:
+                raise
+            del given[key], left[key]
+
+
+def check_protocol(runs):
+    """Raise ValueError where two runs differ in split, filter, candidates, masking, metrics or data set."""
+    first = runs[0]
+    for run in runs[1:]:
+        for key in ("dataset", *PROTOCOL):
+            if run.properties.get(key) != first.properties.get(key):
+                raise ValueError(
+                    f"{run.label} and {first.label} cannot stand in one table: {key} is {run.properties.get(key)} and {first.properties.get(key)}. "
+                    "Give both the same."
+                )
+
+
+def check_split(runs):
+    """Raise ValueError where finished runs have trained or been tested on other splits, or other data."""
+    hashes = {run.result()["split_hash"]: run for run in runs}
+    if len(hashes) > 1:
+        named = "; ".join(f"{run.label} {run.folder}: {digest}" for digest, run in hashes.items())
+        raise ValueError(f"the runs have different splits, so they cannot stand in one table ({named}). Has the data changed in between? Delete the old run.")
+
+
+def identity(properties):
+    """What makes two runs the same, as text."""
+    return json.dumps({key: value for key, value in properties.items() if key not in NOT_IDENTITY}, sort_keys=True, default=str)
+
+
+def find(properties):
+    """Folder of a run with these properties below `output_dir`: a finished one if there is, else one that was cut, else None."""
+    wanted, cut = identity(properties), None
+    for file in sorted((Path(properties["output_dir"]) / str(properties["dataset"])).glob(f"*/{CONFIG}"), reverse=True):
+        if identity(read_yaml(file)) == wanted:
+            if (file.parent / RESULT).is_file() and _keeps_rankings(file.parent / RANKS):
+                return file.parent
+            cut = cut or (file.parent if not (file.parent / RESULT).is_file() else None)
+    return cut
+
+
+def _keeps_rankings(path):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "top" in file
+    except (OSError, ValueError):
+        return False
+
+
+def run_missing(runs, folder, jobs):
+    """Run what is not done, `jobs` at a time, each in a process of its own; goes on with runs that were cut.
+
+    Args:
+        runs (list of Run); folder (Path): of the comparison, for logs; jobs (int, optional): default one for each GPU, or one.
+
+    Returns:
+        dict: label and seed -> last lines of a run that failed.
+    """
+    missing, gpus = [run for run in runs if not run.is_done], torch.cuda.device_count()
+    jobs = jobs or max(1, gpus)
+    places, failed = Queue(), {}
+    for index in range(jobs):
+        places.put(str(index % gpus) if gpus else None)
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), desc="runs", unit="run", disable=not missing) as bar:
+
+        def work(run):
+            gpu = places.get()
+            try:
+                failure = _run(run, folder, gpu)
+            finally:
+                places.put(gpu)
+            if failure:
+                failed[f"{run.label}, seed {run.seed}"] = failure
+            bar.write(f"{run.label}, seed {run.seed}: {'failed, ' + failure if failure else run.folder}")
+            bar.update(1)
+
+        list(pool.map(work, missing))
+    return failed
+
+
+def _run(run, folder, gpu):
+    """Run one model; None, or what went wrong."""
+    name = folder / "logs" / f"{run.label.replace(os.sep, '-')}-{run.seed}"
+    log, properties = Path(f"{name}.log"), Path(f"{name}.yaml")
+    if run.folder:
+        words = [f"--resume={run.folder}"]
+    else:
+        text = yaml.safe_dump(run.properties, sort_keys=True, allow_unicode=True)
+        write_atomic(properties, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+        words = [f"--config_files={properties}"]
+    environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})}
+    tqdm.write(f"{run.label}, seed {run.seed}: starts; its log is {log}")
+    with open(log, "a", encoding="utf-8") as file:
+        code = subprocess.run([sys.executable, "-m", "recbole_molar", "run", *words], stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    if code == 0 and lines and Path(lines[-1]).name == RESULT:
+        run.folder = Path(lines[-1]).parent
+        return None
+    return f"exit code {code}: {lines[-1][:300] if lines else 'no output'}"

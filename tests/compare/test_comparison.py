@@ -1,0 +1,138 @@
+"""`compare` as a user calls it: what it runs, reuses, refuses and writes."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from tiny_data import tiny_interactions, write_inter
+
+from recbole_molar.__main__ import main
+from recbole_molar.compare.runs import find, identity, parse_models
+from recbole_molar.compare.tables import as_latex, as_markdown, as_text
+from recbole_molar.quick_start import run
+
+
+@pytest.fixture
+def compare(capsys, command_line):
+    """Function: properties -> (exit code, standard output, standard error)."""
+
+    def call(**given):
+        code = main(["compare", *command_line(given)])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def finished(make_data, flags, command_line, tmp_path):
+    """Options of a comparison whose four runs are done: Popularity and SASRec, seeds 1 and 2."""
+    make_data(n_users=60)
+    for model in ("Popularity", "SASRec"):
+        for seed in (1, 2):
+            run(command_line(flags(model=model, seed=seed)))
+    given = flags(seeds=[1, 2], models="Popularity,SASRec")
+    del given["model"]
+    return given
+
+
+def test_finished_runs_are_reused_and_tabled(compare, finished):
+    code, out, err = compare(**finished)
+    assert code == 0 and err == "" and "4 runs of 2 models, 4 of them done before" in out
+    folder = Path(out.strip().splitlines()[-1])
+    found = json.loads((folder / "comparison.json").read_text())
+    assert [model["label"] for model in found["models"]] == ["Popularity", "SASRec"] and found["reference"] == "Popularity" and found["users"] == 58
+    for model in found["models"]:
+        for path, value in zip(model["folders"], model["test"]["ndcg@10"]["values"]):
+            result = json.loads((Path(path) / "result.json").read_text())
+            with np.load(Path(path) / "ranks.npz") as ranks:
+                if not ranks["ties"].any():
+                    assert value == pytest.approx(result["test_result"]["ndcg@10"], abs=1e-5)
+        assert model["cost"]["parameters"] > 0 and model["cost"]["latency_ms"] >= 0 and 0 < model["beyond"]["coverage@10"] <= 1
+    assert {one["metric"] for one in found["differences"]} == set(found["metrics"]) and all(one["p_holm"] >= one["p"] for one in found["differences"])
+    assert "SASRec" in (folder / "table.md").read_text() and "\\toprule" in (folder / "table.tex").read_text()
+    rows = list(csv.DictReader((folder / "table.csv").open()))
+    assert {row["part"] for row in rows} >= {"test", "valid", "beyond", "cost", "minus Popularity"}
+
+
+def test_what_is_missing_is_run_and_a_failure_is_told(compare, finished):
+    recipe = {"good": {"model": "SASRec"}, "bad": {"model": "SASRec", "learning_rate": 1e30, "seed": 1}}
+    code, out, err = compare(**{**finished, "models": json.dumps(recipe), "seeds": "[1]"})
+    assert code == 1 and "FAILED bad, seed 1: exit code 2: error: epoch 1" in out and "1 of them done before" in out
+    table = out[out.index("Test items") :]
+    assert "good" in table and "\nbad" not in table
+
+
+def test_the_data_changed_in_between(compare, finished, tmp_path):
+    write_inter(tmp_path / "data" / "tiny", tiny_interactions(n_users=61))
+    code, out, err = compare(**finished)
+    assert code == 2 and "the data has changed since the runs were made" in err
+
+
+def test_a_run_is_found_by_its_whole_configuration(finished, flags, tmp_path):
+    file = next((tmp_path / "saved" / "tiny").glob("SASRec-*/config.yaml"))
+    properties = yaml.safe_load(file.read_text())
+    assert find(properties) == file.parent and find({**properties, "show_progress": True, "data_path": "elsewhere"}) == file.parent
+    assert find({**properties, "hidden_size": 9}) is None and identity(properties) != identity({**properties, "seed": 3})
+    (file.parent / "result.json").unlink()
+    assert find(properties) == file.parent  # cut: to go on with
+
+
+def test_a_run_folder_stands_for_itself(compare, finished, tmp_path):
+    folder = next((tmp_path / "saved" / "tiny").glob("SASRec-*"))
+    code, out, err = compare(**{**finished, "models": f"{folder},Popularity"})
+    assert (code, err) == (0, "") and "3 runs of 2 models, 3 of them done before" in out
+    assert "One seed only" in out and "* differs from SASRec" in out
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"models": "[]"}, "--models=\\[\\]: give models"),
+    ({"models": "SASRec,SASRec"}, "--models: SASRec comes twice"),
+    ({"models": "SASRec,Nonsense"}, "no such sequential model"),
+    ({"models": "recipe/nonsense.yaml"}, "nonsense.yaml: cannot read"),
+    ({"models": "{a: {epochs: 1}}"}, "--models: a: has no model"),
+    ({"reference": "GRU4Rec"}, "--reference=GRU4Rec: not among the models"),
+    ({"seeds": "[1, 1]"}, "--seeds=\\[1, 1\\]: give how many"),
+    ({"seeds": "0"}, "--seeds=0: give how many"),
+    ({"jobs": "0"}, "--jobs=0: give how many runs"),
+    ({"hiden_size": "8"}, "--hiden_size: none of the models knows"),
+    ({"models": "{a: {model: SASRec}, b: {model: Popularity, mask_history: False}}"}, "b and a cannot stand in one table: mask_history is False and True"),
+    ({"models": "{a: {model: SASRec}, b: {model: SASRec, topk: [5, 10, 20]}}"}, "b and a cannot stand in one table: topk"),
+])
+def test_bad_input_is_refused_before_any_run(compare, make_data, flags, tmp_path, given, message):
+    make_data()
+    base = {key: value for key, value in flags(seeds=1, models="SASRec,Popularity").items() if key != "model"}
+    code, out, err = compare(**{**base, **given})
+    assert code == 2 and re.search(message, err) and "Traceback" not in err and not (tmp_path / "saved").exists()
+
+
+def test_labels_of_models():
+    assert [entry.label for entry in parse_models("Molar, recipe/sasrec-ml-1m.yaml")] == ["Molar", "sasrec-ml-1m"]
+    one = parse_models({"w/o CL": {"model": "Molar", "align_weight": 0}, "S": "SASRec"})
+    assert one[0].properties == {"model": "Molar", "align_weight": 0} and one[1].properties == {"model": "SASRec"}
+
+
+def example(p_holm):
+    def model(label, value):
+        spread = {"mean": value, "std": 0.001, "values": [value]}
+        both = {"test": {"ndcg@10": spread}, "valid": {"ndcg@10": spread}}
+        return {"label": label, "seeds": [1, 2], **both, "segments": {}, "beyond": {}, "cost": {"parameters": 5}}
+
+    difference = {"model": "b_1", "metric": "ndcg@10", "mean": 0.1, "relative": 0.5, "low": 0, "high": 1, "p": 0.01, "p_holm": p_holm, "effect": 0.1}
+    return {
+        "dataset": "d", "users": 9, "valid_metric": "ndcg@10", "metrics": ["ndcg@10"], "reference": "a", "segment_users": {}, "failed": {},
+        "models": [model("a", 0.2), model("b_1", 0.3), model("c|d", 0.1)], "differences": [difference],
+    }
+
+
+def test_best_is_bold_second_underlined_and_a_star_for_significant(monkeypatch):
+    from recbole_molar.compare import tables
+
+    monkeypatch.setattr(tables, "COST", {"parameters": tables.COST["parameters"]})
+    markdown, latex, text = (write(example(0.01)) for write in (as_markdown, as_latex, as_text))
+    assert "**0.3000 ± 0.0010***" in markdown and "<u>0.2000 ± 0.0010</u>" in markdown and "c\\|d" in markdown
+    assert "b\\_1 & 2 & \\textbf{0.3000 $\\pm$ 0.0010$^*$}" in latex and "\\underline{0.2000" in latex
+    assert "0.3000 ± 0.0010*" in text and "0.3000 ± 0.0010*" not in as_text(example(0.2))

@@ -151,9 +151,7 @@ def train_id_model(config, accelerator, folder, split_hash):
     model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
     if config["id_training"] == "joint":
         return model
-    properties = {key: value for key, value in id_config.as_yaml().items() if key not in CHANGES_NO_WEIGHT}
-    fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
-    cache = Path(config["output_dir"]) / "cache" / "id_model" / f"{id_config['model']}-{fingerprint}"
+    cache = id_model_cache(id_config, config["output_dir"], split_hash)
     getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
     done = cache / "done.json"
     accelerator.wait_for_everyone()
@@ -170,6 +168,13 @@ def train_id_model(config, accelerator, folder, split_hash):
             write_json(done, trainer.best_valid_result)
     folder.notes["id_model"] = {"model": id_config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
     return model
+
+
+def id_model_cache(id_config, output_dir, split_hash):
+    """Folder of the ID model with these properties on this split; `done.json` in it says that it is trained."""
+    properties = {key: value for key, value in id_config.as_yaml().items() if key not in CHANGES_NO_WEIGHT}
+    fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return Path(output_dir) / "cache" / "id_model" / f"{id_config['model']}-{fingerprint}"
 
 
 def finished_id_model(config, accelerator, split_hash):

@@ -35,18 +35,13 @@ class ItemEmbedding:
         Returns:
             Tensor: float32 [n_items, D] on the CPU; row 0 is zero. `self.encoded` then says how many rows were computed.
         """
-        start, marks = time.time(), mirm.content.fingerprints()
-        precision = accelerator.mixed_precision if accelerator else "no"
-        key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
-        path = self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
+        start, marks, path = time.time(), mirm.content.fingerprints(), self._path(mirm, accelerator)
         known = self._read(path)
         missing = [item for item in range(1, len(marks)) if marks[item] not in known]
         self.encoded = len(missing)
         if missing:
             self._encode(mirm, missing, marks, known, accelerator, batch_size, path)
-        table = torch.zeros(len(marks), mirm.embedding_dim)
-        for item in range(1, len(marks)):
-            table[item] = known[marks[item]]
+        table = _table(marks, known, mirm.embedding_dim)
         if missing:
             self._write(path, known, set(marks[1:]))
         mirm.log_report()
@@ -54,6 +49,24 @@ class ItemEmbedding:
             "Item embeddings: %d computed, %d reused [%.1f s]", len(missing), len(marks) - 1 - len(missing), time.time() - start
         )
         return table
+
+    def stored(self, mirm, accelerator=None):
+        """The table as it lies on disk; arguments and result as of :meth:`fill`, but nothing is computed.
+
+        Raises:
+            ValueError: an item is missing.
+        """
+        marks, path = mirm.content.fingerprints(), self._path(mirm, accelerator)
+        known = self._read(path)
+        missing = sum(mark not in known for mark in marks[1:])
+        if missing:
+            raise ValueError(f"{path}: the embeddings of {missing} items are not there.")
+        return _table(marks, known, mirm.embedding_dim)
+
+    def _path(self, mirm, accelerator):
+        precision = accelerator.mixed_precision if accelerator else "no"
+        key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
+        return self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
 
     @torch.no_grad()
     def _encode(self, mirm, missing, marks, known, accelerator, batch_size, path):
@@ -99,6 +112,13 @@ class ItemEmbedding:
         kept = [mark for mark in known if keep is None or mark in keep]
         tensors = {"rows": torch.stack([known[mark] for mark in kept])}
         save_tensors(path, tensors, {"items": kept, "checksum": _checksum(tensors)})
+
+
+def _table(marks, known, dim):
+    table = torch.zeros(len(marks), dim)
+    for item in range(1, len(marks)):
+        table[item] = known[marks[item]]
+    return table
 
 
 def _checksum(tensors):

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 460, 300  # of a chart's own coordinates; the page scales it to its column
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
+ROW = 44  # height of a row of intervals or dots
 COLOURS = 8  # --c0 … --c7 of page.css
 WIDEST_LABEL = 24  # characters
 
@@ -67,19 +68,18 @@ def intervals(rows, x_label):
     """Differences with their intervals around a line at zero.
 
     Args:
-        rows (list of tuple): label, colour, mean, low, high, certain (bool, filled), tip.
+        rows (list of tuple): label, note, colour, mean, low, high, certain (bool, filled), tip.
     """
     if not rows:
         return Markup("")
-    left = _label_room(row[0] for row in rows)
-    height = TOP + BOTTOM + 34 * len(rows)
-    x = Axis([0, *(value for row in rows for value in row[2:5])], left, WIDTH - RIGHT, margin=0.04)
+    left = _label_room(text for row in rows for text in row[:2])
+    height = TOP + BOTTOM + ROW * len(rows)
+    x = Axis([0, *(value for row in rows for value in row[3:6])], left, WIDTH - RIGHT, margin=0.04)
     parts = [_x_axis(x, height, x_label, left), tag("line", x1=x(0), x2=x(0), y1=TOP, y2=height - BOTTOM, class_="zero")]
-    for index, (label, colour, mean, low, high, certain, tip) in enumerate(rows):
-        y = TOP + 34 * (index + 0.5)
+    for index, (label, note, colour, mean, low, high, certain, tip) in enumerate(rows):
+        y = TOP + ROW * (index + 0.5)
         parts += [
-            tag("text", _cut(label), x=left - 10, y=y, class_="row", text_anchor="end", dominant_baseline="central"),
-            tag("line", x1=x(low), x2=x(high), y1=y, y2=y, class_=f"bar {_colour(colour)}"),
+            _row_label(label, note, left, y), tag("line", x1=x(low), x2=x(high), y1=y, y2=y, class_=f"bar {_colour(colour)}"),
             tag("circle", cx=x(mean), cy=y, r=6, class_=f"dot {'' if certain else 'open '}{_colour(colour)}", data_tip=tip),
         ]
     return _svg(parts, x_label, height)
@@ -94,15 +94,14 @@ def dots(rows, x_label):
     if not rows:
         return Markup("")
     left = _label_room(text for row in rows for text in row[:2])
-    height = TOP + BOTTOM + 42 * len(rows)
+    height = TOP + BOTTOM + ROW * len(rows)
     x = Axis([0, *(value for row in rows for _, value, _ in row[2])], left, WIDTH - RIGHT)
     parts = [_x_axis(x, height, x_label, left)]
     for index, (label, note, values) in enumerate(rows):
-        y = TOP + 42 * (index + 0.5)
+        y = TOP + ROW * (index + 0.5)
         numbers = [value for _, value, _ in values]
         parts += [
-            tag("text", _cut(label), x=left - 10, y=y - 7, class_="row", text_anchor="end", dominant_baseline="central"),
-            tag("text", _cut(note), x=left - 10, y=y + 9, class_="tick", text_anchor="end", dominant_baseline="central"),
+            _row_label(label, note, left, y),
             tag("line", x1=left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"),
             tag("line", x1=x(min(numbers)), x2=x(max(numbers)), y1=y, y2=y, class_="span"),
             *(tag("circle", cx=x(value), cy=y, r=6, class_=f"dot {_colour(colour)}", data_tip=tip) for colour, value, tip in reversed(values)),
@@ -121,19 +120,28 @@ def scatter(points, x_label, y_label, log_x=False):
     x = Axis([point[2] for point in points], LEFT, WIDTH - RIGHT, log=log_x, margin=0.12)
     ys = [value for point in points for value in (point[3] - (point[4] or 0), point[3] + (point[4] or 0))]
     y = Axis(ys, HEIGHT - BOTTOM, TOP, margin=0.1)
-    parts, taken = [_frame(x, y, x_label, y_label)], []
+    parts, taken = [_frame(x, y, x_label, y_label)], [(x(point[2]) - 8, y(point[3]) - 8, x(point[2]) + 8, y(point[3]) + 8) for point in points]
     for name, colour, at, value, spread, tip in points:
         if spread:
             parts.append(tag("line", x1=x(at), x2=x(at), y1=y(value - spread), y2=y(value + spread), class_=f"bar thin {_colour(colour)}"))
         parts.append(tag("circle", cx=x(at), cy=y(value), r=7, class_=f"dot {_colour(colour)}", data_tip=tip))
-        ends = x(at) > (LEFT + WIDTH - RIGHT) / 2  # then the name stands to the left
-        height = y(value)
-        while any(abs(height - other) < 14 and abs(x(at) - across) < 150 for across, other in taken):
-            height += 14
-        taken.append((x(at), height))
-        parts.append(tag("text", _cut(name), x=x(at) + (-12 if ends else 12), y=height, class_="name", text_anchor="end" if ends else "start",
-                         dominant_baseline="central"))
+        left, middle = _free_place(x(at), y(value), 7.2 * len(_cut(name)), taken)
+        parts.append(tag("text", _cut(name), x=left, y=middle, class_="name", dominant_baseline="central"))
     return _svg(parts, f"{y_label} against {x_label}")
+
+
+def _free_place(x, y, width, taken):
+    """Left end and middle of a name beside the point (x, y): the nearest place free of the boxes in `taken`, to which it is added."""
+    tries = [(left, y + step * sign) for step in range(0, 120, 8) for sign in (1, -1) for left in (x + 12, x - 12 - width)]
+    inside = [(left, middle) for left, middle in tries if left >= LEFT and left + width <= WIDTH and TOP <= middle <= HEIGHT - BOTTOM] or tries[:1]
+
+    def is_free(place):
+        left, middle = place
+        return not any(left < other[2] and left + width > other[0] and middle - 8 < other[3] and middle + 8 > other[1] for other in taken)
+
+    left, middle = next(filter(is_free, inside), inside[0])
+    taken.append((left, middle - 8, left + width, middle + 8))
+    return round(left, 1), round(middle, 1)
 
 
 def cloud(points, lines=(), size=460):
@@ -181,10 +189,10 @@ class Axis:
 
 
 def round_ticks(low, high, whole=False, most=6):
-    """At most `most` + 1 round values between low and high."""
+    """Round values between low and high, about `most`, at most 1.5 times as many."""
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.7 * raw)
     step = max(1.0, step) if whole else step
     return [round(index * step, 12) for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
@@ -210,6 +218,11 @@ def _x_axis(x, height, label, left):
 
 def _svg(parts, title, height=HEIGHT, width=WIDTH):
     return tag("svg", Markup("").join(parts), viewBox=f"0 0 {width} {height}", role="img", aria_label=title, class_="chart")
+
+
+def _row_label(label, note, left, y):
+    attributes = {"x": left - 10, "text_anchor": "end", "dominant_baseline": "central"}
+    return tag("text", _cut(label), y=y - 8, class_="row", **attributes) + tag("text", _cut(note), y=y + 9, class_="tick", **attributes)
 
 
 def _label_room(labels):

@@ -79,13 +79,11 @@ def difference_charts(found):
     colours = {model["label"]: index for index, model in enumerate(found["models"])}
     charts = {}
     for metric in sorted(found["metrics"], key=lambda metric: metric != found["valid_metric"]):
-        rows = [
-            (
-                one["model"], colours[one["model"]], one["mean"], one["low"], one["high"], one["p_holm"] < SIGNIFICANT,
-                f"{one['model']} − {found['reference']}: {one['mean']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}], p {one['p_holm']:.2g} after Holm",
-            )
-            for one in found["differences"] if one["metric"] == metric
-        ]  # fmt: skip
+        rows = []
+        for one in (one for one in found["differences"] if one["metric"] == metric):
+            note, interval = f"{one['mean']:+.4f} ({one['relative']:+.1%})", f"[{one['low']:+.4f}, {one['high']:+.4f}]"
+            tip = f"{one['model']} − {found['reference']}: {one['mean']:+.4f} {interval}, p {one['p_holm']:.2g} after Holm"
+            rows.append((one["model"], note, colours[one["model"]], one["mean"], one["low"], one["high"], one["p_holm"] < SIGNIFICANT, tip))
         charts[metric] = intervals(rows, f"{metric}, difference from {found['reference']}")
     return charts if found["differences"] else {}
 
@@ -106,14 +104,17 @@ def segment_charts(found):
     return charts
 
 
-def cost_chart(found):
-    """Accuracy against seconds of training, seconds on a log scale."""
-    metric = found["valid_metric"]
-    points = [
-        (
-            model["label"], colour, max(1.0, model["cost"]["train_seconds"]), model["test"][metric]["mean"], model["test"][metric]["std"],
-            f"{model['label']}: {model['test'][metric]['mean']:.4f} in {model['cost']['train_seconds']:,.0f} s",
-        )
-        for colour, model in enumerate(found["models"])
-    ]  # fmt: skip
-    return scatter(points, "seconds of training", f"test {metric}", log_x=True)
+def cost_charts(found):
+    """Accuracy against what it costs, costs on a log scale: {title: svg}; without models whose cost is not known."""
+    metric, charts = found["valid_metric"], {}
+    for key, title, unit, least in (("train_seconds", "Training", "seconds", 1.0), ("latency_ms", "One user's recommendations", "ms", 0.01)):
+        points = [
+            (
+                model["label"], colour, max(least, model["cost"][key]), model["test"][metric]["mean"], model["test"][metric]["std"],
+                f"{model['label']}: {model['test'][metric]['mean']:.4f} for {model['cost'][key]:,.4g} {unit}",
+            )
+            for colour, model in enumerate(found["models"]) if model["cost"][key] is not None
+        ]  # fmt: skip
+        if points:
+            charts[title] = scatter(points, unit, f"test {metric}", log_x=True)
+    return charts

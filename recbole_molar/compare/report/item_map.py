@@ -40,7 +40,7 @@ def layout(vectors, seed=0):
 
 
 def colourings(catalogue, rows, most=4):
-    """Ways of colouring the items: popularity, and the fields whose few values cover most items.
+    """Ways of colouring the items: by fields whose few values cover most items, by year, by popularity, in this order.
 
     Args:
         catalogue (Catalogue); rows (ndarray): of the items on the map.
@@ -50,11 +50,9 @@ def colourings(catalogue, rows, most=4):
     """
     counts = catalogue.popularity[rows]
     edges = np.unique(np.quantile(counts, [0.2, 0.4, 0.6, 0.8]))
-    found = [_by_edges("training interactions", counts, edges)]
-    for name, values in catalogue.fields().items():
-        if len(found) < most:
-            found += filter(None, [_by_value(name, [values[row] for row in rows])])
-    return found
+    by_value = [_by_value(name, [values[row] for row in rows]) for name, values in catalogue.fields().items()]
+    by_value = sorted(filter(None, by_value), key=lambda way: way["ordered"])[: most - 1]
+    return [*by_value, _by_edges("training interactions", counts, edges)]
 
 
 def _by_edges(name, numbers, edges):
@@ -72,8 +70,8 @@ def _by_value(name, values):
         numbers[numbers == 0] = edges[0]
         return _by_edges(name, numbers, edges) if len(edges) > 1 else None
     first = [SEPARATOR.split(value)[0] for value in values]
-    if len(set(first)) > 0.2 * len(first):
-        first = [value.split(" ")[0] for value in first] if _is_list(values) else first
+    if _is_list(values):
+        first = [value.split(" ")[0] for value in first]
     counts = Counter(value for value in first if value)
     if len(counts) < 2 or sum(count for _, count in counts.most_common(GROUPS)) < 0.5 * len(values):
         return None
@@ -83,9 +81,9 @@ def _by_value(name, values):
 
 
 def _is_list(values):
-    """True for "Animation Children's Comedy": many strings, made of few words."""
+    """True for "Animation Children's Comedy": words that come in many combinations, and are few."""
     words = {word for value in values for word in value.split(" ")}
-    return len(words) < 0.1 * len(values)
+    return len(words) < 0.1 * len(values) and len(set(values)) > 2 * len(words)
 
 
 def agreement(vectors, of):

@@ -15,11 +15,11 @@ from recbole_molar.compare.report.catalogue import Catalogue
 from recbole_molar.compare.report.chart import COLOURS, cloud
 from recbole_molar.compare.report.embeddings import MolarRun, item_embeddings
 from recbole_molar.compare.report.item_map import agreement, chosen_items, colourings, layout
-from recbole_molar.compare.report.posters import gather
+from recbole_molar.compare.report.posters import LARGE, SMALL, gather
 from recbole_molar.compare.report.rankings import SHOWN, user_panels
 
 MOST_BYTES = 8_000_000
-MOST_MAPS = 3  # models whose items are mapped
+MOST_MAPS = 2  # models whose items are mapped
 HERE = Path(__file__).parent
 
 
@@ -37,15 +37,16 @@ def write_report(found, path, most_bytes=MOST_BYTES):
     molars = _molar_runs(found, left_out)
     learning = curves.read_curves(found)
     users = user_panels(found, catalogue)
-    maps, rows = _maps(found, catalogue, molars, left_out)
+    ways, rows = _maps(found, catalogue, molars, left_out)
     content = {
         "found": found, "headline": headline(found), "tables": dict(_tables(found)), "notes": tables.notes(found), "colours": COLOURS,
         "at_k": curves.metric_at_k(found), "validation": curves.validation_charts(found, learning), "losses": curves.loss_charts(learning),
-        "differences": curves.difference_charts(found), "segments": curves.segment_charts(found), "cost": curves.cost_chart(found), "users": users,
-        "shown": SHOWN, "maps": maps, "mapped": len(rows), "n_items": len(catalogue.items) - 1,
+        "differences": curves.difference_charts(found), "segments": curves.segment_charts(found), "cost": curves.cost_charts(found), "users": users,
+        "shown": SHOWN, "ways": ways, "mapped": len(rows), "n_items": len(catalogue.items) - 1,
         "alignment": [{**one, "svg": _alignment_cloud(one)} for one in before_and_after(found, molars)], "left_out": left_out,
     }
-    wanted = {item: catalogue.picture(item) for item in _items_of(users)} | {item: catalogue.picture(item) for item in catalogue.items[rows].tolist()}
+    wanted = {item: (catalogue.picture(item), LARGE) for item in _items_of(users)}
+    wanted |= {item: (catalogue.picture(item), SMALL) for item in catalogue.items[rows].tolist() if item not in wanted}
     room = most_bytes - len(render({**content, "posters": {}}).encode()) - 1000
     posters, omitted = gather(wanted, room)
     if omitted:
@@ -77,9 +78,11 @@ def headline(found):
     worth = next((one for one in others if one["model"] == best["label"]), None) or next(one for one in others if one["model"] == models[1]["label"])
     word = "above" if worth["mean"] > 0 else "below"
     chance = "more than chance explains" if worth["p_holm"] < tables.SIGNIFICANT else "which chance may explain"
+    single = any(len(model["seeds"]) == 1 for model in models if model["label"] in (worth["model"], found["reference"]))
+    seeds = " One seed is not enough to tell how much training itself varies." if single else ""
     return (
         f"{text} {worth['model']} is {abs(worth['mean']):.4f} ({abs(worth['relative']):.1%}) {word} {found['reference']}, {chance} "
-        f"(95% interval {worth['low']:+.4f} to {worth['high']:+.4f}, p = {worth['p_holm']:.2g})."
+        f"(95% interval {worth['low']:+.4f} to {worth['high']:+.4f}, p = {worth['p_holm']:.2g}).{seeds}"
     )
 
 
@@ -108,23 +111,21 @@ def _molar_runs(found, left_out):
 
 
 def _maps(found, catalogue, molars, left_out):
-    """Maps of the items: list of dict (`label`, `colourings` with `svg`, `agreement`, `chance`), and the rows of the items on them."""
-    rows, maps = chosen_items(catalogue.popularity), []
-    if len(rows) < 3:
-        return [], rows[:0]
-    ways = colourings(catalogue, rows)
-    for model in sorted(found["models"], key=lambda model: model["label"] not in molars):
+    """Maps of the items: a list of colourings, each with `maps` (`label`, `svg`, `agreement`, `chance`), and the rows of the items on them."""
+    rows, maps = chosen_items(catalogue.popularity), {}
+    for model in sorted(found["models"], key=lambda model: model["label"] not in molars) if len(rows) > 2 else []:
         vectors = item_embeddings(Path(model["folders"][0]), len(catalogue.items), molars.get(model["label"])) if len(maps) < MOST_MAPS else None
-        if vectors is None:
-            continue
-        vectors = vectors[rows]
-        places = layout(vectors)
-        svgs = [{**way, "svg": _map_cloud(catalogue, rows, places, way), **dict(zip(("agreement", "chance"), agreement(vectors, way["of"])))} for way in ways]
-        maps.append({"label": model["label"], "colourings": svgs})
+        if vectors is not None:
+            maps[model["label"]] = (vectors[rows], layout(vectors[rows]))
     if not maps:
-        left_out.append("Map of the items: no model keeps item embeddings that can be read.")
+        left_out.append("The map of the items: no model keeps item embeddings that can be read.")
         return [], rows[:0]
-    return maps, rows
+    return [{**way, "maps": [_one_map(catalogue, rows, label, *some, way) for label, some in maps.items()]} for way in colourings(catalogue, rows)], rows
+
+
+def _one_map(catalogue, rows, label, vectors, places, way):
+    share, chance = agreement(vectors, way["of"])
+    return {"label": label, "svg": _map_cloud(catalogue, rows, places, way), "agreement": share, "chance": chance}
 
 
 def _map_cloud(catalogue, rows, places, way):

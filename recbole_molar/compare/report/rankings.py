@@ -7,7 +7,8 @@ from recbole_molar.run_folder import RANKS
 
 KINDS = ("the models disagree", "every model hits", "no model hits")
 PER_KIND = 2
-SHOWN = 10  # recommendations, and items of a history
+SHOWN = 10  # recommendations
+HISTORY = 8  # items of a history; with the test item as wide as the recommendations
 
 
 def sample_users(ranks, k=SHOWN, seed=0):
@@ -48,7 +49,7 @@ def user_panels(found, catalogue, k=SHOWN):
             for index, (model, one) in enumerate(zip(found["models"], ranks))
         ]
         panels.append({
-            "name": name, "kind": kind, "history": [_shown(item, catalogue) for item in history[-k:]], "earlier": max(0, len(history) - k),
+            "name": name, "kind": kind, "history": [_shown(item, catalogue) for item in history[-HISTORY:]], "earlier": max(0, len(history) - HISTORY),
             "target": _shown(target, catalogue), "models": models,
         })
     return panels

@@ -126,7 +126,8 @@ def scatter(points, x_label, y_label, log_x=False):
             parts.append(tag("line", x1=x(at), x2=x(at), y1=y(value - spread), y2=y(value + spread), class_=f"bar thin {_colour(colour)}"))
         parts.append(tag("circle", cx=x(at), cy=y(value), r=7, class_=f"dot {_colour(colour)}", data_tip=tip))
         left, middle = _free_place(x(at), y(value), 7.2 * len(_cut(name)), taken)
-        parts.append(tag("text", _cut(name), x=left, y=middle, class_="name", dominant_baseline="central"))
+        side = {"x": x(at) + 12, "text_anchor": "start"} if left > x(at) else {"x": x(at) - 12, "text_anchor": "end"}  # widths are guesses: stay near
+        parts.append(tag("text", _cut(name), y=middle, class_="name", dominant_baseline="central", **side))
     return _svg(parts, f"{y_label} against {x_label}")
 
 

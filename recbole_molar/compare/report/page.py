@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from pathlib import Path
 
 import jinja2
@@ -17,6 +18,7 @@ from recbole_molar.compare.report.embeddings import MolarRun, item_embeddings
 from recbole_molar.compare.report.item_map import agreement, chosen_items, colourings, layout
 from recbole_molar.compare.report.posters import LARGE, SMALL, gather
 from recbole_molar.compare.report.rankings import SHOWN, user_panels
+from recbole_molar.run_folder import RESULT
 
 MOST_BYTES = 8_000_000
 MOST_MAPS = 2  # models whose items are mapped
@@ -101,7 +103,7 @@ def _molar_runs(found, left_out):
     runs = {}
     for model in found["models"]:
         folder = Path(model["folders"][0])
-        if not folder.name.startswith("Molar-"):
+        if json.loads((folder / RESULT).read_text())["model"] != "Molar":
             continue
         try:
             runs[model["label"]] = MolarRun(folder, found.get("data_path"))
@@ -112,8 +114,9 @@ def _molar_runs(found, left_out):
 
 def _maps(found, catalogue, molars, left_out):
     """Maps of the items: a list of colourings, each with `maps` (`label`, `svg`, `agreement`, `chance`), and the rows of the items on them."""
-    rows, maps = chosen_items(catalogue.popularity), {}
-    for model in sorted(found["models"], key=lambda model: model["label"] not in molars) if len(rows) > 2 else []:
+    rows, maps, first = chosen_items(catalogue.popularity), {}, next(iter(molars), None)
+    order = sorted(found["models"], key=lambda model: (model["label"] != first, model["label"] in molars))  # a Molar, then models of another kind
+    for model in order if len(rows) > 2 else []:
         vectors = item_embeddings(Path(model["folders"][0]), len(catalogue.items), molars.get(model["label"])) if len(maps) < MOST_MAPS else None
         if vectors is not None:
             maps[model["label"]] = (vectors[rows], layout(vectors[rows]))

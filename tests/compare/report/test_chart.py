@@ -49,7 +49,12 @@ def test_whatever_the_names_it_is_one_well_formed_svg_without_script(chart):
 def test_names_of_near_points_do_not_cover_each_other():
     points = [(name, 0, 10.0 + index / 100, 0.2, None, "") for index, name in enumerate(("one model", "another model", "a third one"))]
     chart = ET.fromstring(scatter([*points, ("far", 1, 1000.0, 0.1, None, "")], "s", "m"))
-    names = [(float(text.get("x")), float(text.get("y")), len(text.text)) for text in chart.findall("text") if text.get("class") == "name"]
-    for index, (x, y, n) in enumerate(names):
-        for other_x, other_y, other_n in names[:index]:
-            assert abs(y - other_y) >= 14 or x + 7 * n <= other_x or other_x + 7 * other_n <= x
+    names = []
+    for text in chart.findall("text"):
+        if text.get("class") == "name":
+            x, width = float(text.get("x")), 7 * len(text.text)
+            names.append((x if text.get("text-anchor") == "start" else x - width, float(text.get("y")), width))
+    assert len(names) == 4
+    for index, (x, y, width) in enumerate(names):
+        for other_x, other_y, other_width in names[:index]:
+            assert abs(y - other_y) >= 14 or x + width <= other_x or other_x + other_width <= x

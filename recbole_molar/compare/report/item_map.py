@@ -30,6 +30,8 @@ def layout(vectors, seed=0):
         ndarray: [n, 2].
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    if np.allclose(unit, unit[0]):
+        return np.full((len(unit), 2), 0.5)
     if len(unit) < 30:
         flat = PCA(n_components=min(2, *unit.shape), random_state=seed).fit_transform(unit)
         flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))

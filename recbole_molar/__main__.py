@@ -7,10 +7,11 @@ USAGE = """usage: python -m recbole_molar run --model=NAME --dataset=NAME [--con
        python -m recbole_molar run --resume=RUN_FOLDER
        python -m recbole_molar doctor --dataset=NAME [any option of run]
        python -m recbole_molar doctor --run=RUN_FOLDER [--output_dir=FOLDER]
-       python -m recbole_molar compare --models=A,B,... --dataset=NAME [--seeds=N] [--reference=A] [--jobs=N] [any option of run]
+       python -m recbole_molar compare --models=A,B,... --dataset=NAME [--seeds=N] [--reference=A] [--jobs=N] [--report=False] [any option of run]
 
 run trains and evaluates a model. doctor takes a minute: it says what is wrong with the data, and how long a run takes on this machine.
-compare runs what is missing of several models and seeds, and puts them into one table, with tests of their differences.
+compare runs what is missing of several models and seeds, and puts them into one table, with tests of their differences,
+and into an HTML report.
 Values are YAML; --key=value and --key value both work. Properties and what they mean: properties/*.yaml.
 Example: python run_recbole_molar.py --model=Molar --dataset=ml-100k"""
 

@@ -19,7 +19,7 @@ from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
 from recbole_molar.config import Config
 from recbole_molar.run_folder import RANKS
 
-OWN_KEYS = ("models", "seeds", "reference", "jobs")
+OWN_KEYS = ("models", "seeds", "reference", "jobs", "report")
 DEFAULT_SEED, DEFAULT_SEEDS = 2020, 3
 
 
@@ -28,7 +28,7 @@ def compare(arguments):
 
     Args:
         arguments (list of str): `--models=A,B`, `--dataset=`, `--seeds=` (a number or a list), `--reference=` (label; default the first),
-            `--jobs=`, and any option of a run, which goes to every model that knows it.
+            `--jobs=`, `--report=False`, and any option of a run, which goes to every model that knows it.
 
     Returns:
         tuple: the table as text, exit code (1 if a run failed).
@@ -45,7 +45,9 @@ def compare(arguments):
     reference = str(own.get("reference", entries[0].label))
     if reference not in [entry.label for entry in entries]:
         raise ValueError(f"--reference={reference}: not among the models. Valid: {', '.join(entry.label for entry in entries)}.")
-    jobs = _jobs(own.get("jobs"))
+    jobs, wants_report = _jobs(own.get("jobs")), own.get("report", True)
+    if not isinstance(wants_report, bool):
+        raise ValueError(f"--report={wants_report}: give True or False.")
     plan(entries, given, _seeds(own.get("seeds", DEFAULT_SEEDS), given.pop("seed", DEFAULT_SEED)))
     runs = [run for entry in entries for run in entry.runs]
     check_split([run for run in runs if run.is_done])  # before any time is spent
@@ -58,7 +60,23 @@ def compare(arguments):
     write_json(folder / "comparison.json", found)
     for name, render in (("table.md", as_markdown), ("table.csv", as_csv), ("table.tex", as_latex)):
         write_atomic(folder / name, lambda temporary, render=render: Path(temporary).write_text(render(found), encoding="utf-8"))
-    return f"{as_text(found)}\n{folder}", 1 if failed else 0
+    remark = _report(found, folder / "report.html") if wants_report else ""
+    return f"{as_text(found)}\n{remark}{folder}", 1 if failed else 0
+
+
+def _report(found, path):
+    """Write the HTML report; where it cannot be made the tables stand without it, and this says why. Returns lines for the terminal."""
+    try:
+        from recbole_molar.compare.report.page import write_report
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("recbole_molar"):
+            raise
+        return f'- No report.html: it needs {error.name}; pip install -e ".[report]"\n'
+    try:
+        left_out = write_report(found, path)
+    except ValueError as error:
+        return f"- No report.html: {error}\n"
+    return "".join(f"- report.html, left out: {reason}\n" for reason in left_out)
 
 
 def _seeds(value, first):
@@ -133,8 +151,8 @@ def examine(entries, reference, failed=()):
     return {
         "dataset": properties["dataset"], "split_hash": audience.split_hash, "valid_metric": properties["valid_metric"].lower(), "metrics": metrics,
         "users": len(first.user), "segment_users": {axis: {name: int(chosen.sum()) for name, chosen in parts.items()} for axis, parts in segments.items()},
-        "mask_history": properties["mask_history"], "machine": results[entries[0].label][0]["machine"], "reference": reference, "models": models,
-        "differences": _differences(users, reference, metrics), "failed": dict(failed),
+        "mask_history": properties["mask_history"], "data_path": properties["data_path"], "machine": results[entries[0].label][0]["machine"],
+        "reference": reference, "models": models, "differences": _differences(users, reference, metrics), "failed": dict(failed),
     }
 
 

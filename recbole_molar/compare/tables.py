@@ -14,21 +14,21 @@ COST = {  # key -> (title, format)
 def as_text(found):
     """For a terminal."""
     blocks = [[f"{found['dataset']}: {found['users']:,} users, test figures at the best epoch by validation {found['valid_metric']}"]]
-    for title, rows in _sections(found):
+    for title, rows in sections(found):
         widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths))) for row in rows]
         blocks.append([title, *lines])
-    return "\n\n".join("\n".join(lines) for lines in [*blocks, _notes(found)])
+    return "\n\n".join("\n".join(lines) for lines in [*blocks, notes(found)])
 
 
 def as_markdown(found):
     """For a README or an issue."""
     blocks = [f"# {found['dataset']}"]
-    for title, rows in _sections(found, bold="**{}**", underlined="<u>{}</u>"):
+    for title, rows in sections(found, bold="**{}**", underlined="<u>{}</u>"):
         rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
         rule = ["---", *["---:"] * (len(rows[0]) - 1)]
         blocks.append("\n".join([f"## {title}", "", *(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])]))
-    return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in _notes(found))]) + "\n"
+    return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in notes(found))]) + "\n"
 
 
 def as_csv(found):
@@ -59,9 +59,9 @@ def as_latex(found):
     escaped = [[_latex(row[0]), *(cell.replace(" ± ", " $\\pm$ ") for cell in row[1:])] for row in rows]
     escaped[0] = [_latex(cell) for cell in rows[0]]
     lines = [" & ".join(row) + " \\\\" for row in escaped]
-    notes = "\n".join(f"% {note}" for note in _notes(found))
+    remarks = "\n".join(f"% {note}" for note in notes(found))
     begin = f"\\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}"
-    return "\n".join([notes, begin, "\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}", ""])
+    return "\n".join([remarks, begin, "\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule", "\\end{tabular}", ""])
 
 
 def _latex(text):
@@ -69,22 +69,22 @@ def _latex(text):
     return "".join(signs.get(sign, sign) for sign in text)
 
 
-def _sections(found, bold="{}", underlined="{}"):
-    """(title, rows) of each table; the first row is the header."""
-    sections = [("Test items", _accuracy(found, bold, underlined, "*"))]
+def sections(found, bold="{}", underlined="{}"):
+    """(title, rows) of each table; the first row is the header. `bold` and `underlined` are formats of one cell."""
+    tables = [("Test items", _accuracy(found, bold, underlined, "*"))]
     if found["differences"]:
-        sections.append((f"Against {found['reference']}", _differences(found)))
+        tables.append((f"Against {found['reference']}", _differences(found)))
     metric = found["valid_metric"]
     for axis, parts in found["segment_users"].items():
         rows = [[f"{metric} by {axis}", *(f"{name}: {users:,}" for name, users in parts.items())]]
         rows += [[model["label"], *(f"{model['segments'][axis][name][metric]:.4f}" for name in parts)] for model in found["models"]]
-        sections.append((f"By {axis}", rows))
+        tables.append((f"By {axis}", rows))
     names = list(found["models"][0]["beyond"])
-    sections.append(("Beyond accuracy", [["", *names], *([model["label"], *(f"{model['beyond'][name]:.3f}" for name in names)] for model in found["models"])]))
+    tables.append(("Beyond accuracy", [["", *names], *([model["label"], *(f"{model['beyond'][name]:.3f}" for name in names)] for model in found["models"])]))
     keys = [key for key in COST if any(model["cost"][key] is not None for model in found["models"])]
     cost = [[model["label"], *("" if model["cost"][key] is None else COST[key][1].format(model["cost"][key]) for key in keys)] for model in found["models"]]
-    sections.append(("Cost of a run", [["", *(COST[key][0] for key in keys)], *cost]))
-    return sections
+    tables.append(("Cost of a run", [["", *(COST[key][0] for key in keys)], *cost]))
+    return tables
 
 
 def _accuracy(found, bold, underlined, star):
@@ -119,14 +119,15 @@ def _p(value):
     return "<.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _notes(found):
-    notes = []
+def notes(found):
+    """What a reader must know of the figures, one sentence each."""
+    lines = []
     if found["differences"]:
-        notes.append(f"* differs from {found['reference']}: p < {SIGNIFICANT} after Holm's correction over all models and metrics.")
-        notes.append("p: paired t-test over users, with the variance between seeds in its error. Interval: paired bootstrap over users and seeds.")
+        lines.append(f"* differs from {found['reference']}: p < {SIGNIFICANT} after Holm's correction over all models and metrics.")
+        lines.append("p: paired t-test over users, with the variance between seeds in its error. Interval: paired bootstrap over users and seeds.")
     single = [model["label"] for model in found["models"] if len(model["seeds"]) == 1]
     if single and found["differences"]:
-        notes.append(f"One seed only, so its spread is unknown and p too small: {', '.join(single)}.")
-    notes.append("± is the standard deviation over seeds. Costs are those of the machine that made each run, without stages that it reused.")
-    notes += [f"FAILED {name}: {why}" for name, why in found["failed"].items()]
-    return notes
+        lines.append(f"One seed only, so its spread is unknown and p too small: {', '.join(single)}.")
+    lines.append("± is the standard deviation over seeds. Costs are those of the machine that made each run, without stages that it reused.")
+    lines += [f"FAILED {name}: {why}" for name, why in found["failed"].items()]
+    return lines

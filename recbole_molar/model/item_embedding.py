@@ -41,9 +41,7 @@ class ItemEmbedding:
         self.encoded = len(missing)
         if missing:
             self._encode(mirm, missing, marks, known, accelerator, batch_size, path)
-        table = torch.zeros(len(marks), mirm.embedding_dim)
-        for item in range(1, len(marks)):
-            table[item] = known[marks[item]]
+        table = _table(marks, known, mirm.embedding_dim)
         if missing:
             self._write(path, known, set(marks[1:]))
         mirm.log_report()
@@ -58,6 +56,18 @@ class ItemEmbedding:
         key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
         path = self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
         return path, self._read(path, mirm.embedding_dim)
+
+    def stored(self, mirm, accelerator=None):
+        """The table as it lies on disk; arguments and result as of :meth:`fill`, but nothing is computed.
+
+        Raises:
+            ValueError: an item is missing.
+        """
+        marks, (path, known) = mirm.content.fingerprints(), self.known(mirm, accelerator)
+        missing = sum(mark not in known for mark in marks[1:])
+        if missing:
+            raise ValueError(f"{path}: the embeddings of {missing} items are not there.")
+        return _table(marks, known, mirm.embedding_dim)
 
     @torch.no_grad()
     def _encode(self, mirm, missing, marks, known, accelerator, batch_size, path):
@@ -107,6 +117,13 @@ class ItemEmbedding:
         kept = [mark for mark in known if keep is None or mark in keep]
         tensors = {"rows": torch.stack([known[mark] for mark in kept])}
         save_tensors(path, tensors, {"items": kept, "checksum": _checksum(tensors)})
+
+
+def _table(marks, known, dim):
+    table = torch.zeros(len(marks), dim)
+    for item in range(1, len(marks)):
+        table[item] = known[marks[item]]
+    return table
 
 
 def _checksum(tensors):

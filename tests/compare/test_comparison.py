@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tiny_comparison import example
 from tiny_data import tiny_interactions, write_inter
 
 from recbole_molar.__main__ import main
@@ -113,19 +114,6 @@ def test_labels_of_models():
     assert [entry.label for entry in parse_models("Molar, recipe/sasrec-ml-1m.yaml")] == ["Molar", "sasrec-ml-1m"]
     one = parse_models({"w/o CL": {"model": "Molar", "align_weight": 0}, "S": "SASRec"})
     assert one[0].properties == {"model": "Molar", "align_weight": 0} and one[1].properties == {"model": "SASRec"}
-
-
-def example(p_holm):
-    def model(label, value):
-        spread = {"mean": value, "std": 0.001, "values": [value]}
-        both = {"test": {"ndcg@10": spread}, "valid": {"ndcg@10": spread}}
-        return {"label": label, "seeds": [1, 2], **both, "segments": {}, "beyond": {}, "cost": {"parameters": 5}}
-
-    difference = {"model": "b_1", "metric": "ndcg@10", "mean": 0.1, "relative": 0.5, "low": 0, "high": 1, "p": 0.01, "p_holm": p_holm, "effect": 0.1}
-    return {
-        "dataset": "d", "users": 9, "valid_metric": "ndcg@10", "metrics": ["ndcg@10"], "reference": "a", "segment_users": {}, "failed": {},
-        "models": [model("a", 0.2), model("b_1", 0.3), model("c|d", 0.1)], "differences": [difference],
-    }
 
 
 def test_best_is_bold_second_underlined_and_a_star_for_significant(monkeypatch):

@@ -39,6 +39,7 @@ NUMBERS = {  # key: (type, smallest value, largest value)
 MAX_IMAGE_SIDE = 2048  # pixels
 SWITCHES = ("item_text_escaped", "item_standardize", "item_id_residual", "gradient_checkpointing", "mask_history", "train_all_positions")
 MERGED_KEYS = ("eval_args", "load_col")  # dictionaries of which a user may give a part
+OF_SEVERAL_KINDS = ("dueg_layers", "reranker_CAN_NUM")  # a number or ~, checked once the backbone is known; a number or "500,100,20"
 BOUND = r"\s*-?(?:inf|[\d.]+(?:e[-+]?\d+)?)\s*"
 INTERVAL = re.compile(rf"\s*[\[(]{BOUND},{BOUND}[\])]\s*")
 PICKLED = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")  # RecBole's; nothing here writes or reads a pickle
@@ -48,7 +49,7 @@ def check_types(final, defaults):
     """Raise ValueError where a value is not of the kind of its default: RecBole's own keys and those of its models are not listed in NUMBERS."""
     for key, default in defaults.items():
         value = final[key]
-        if key == "dueg_layers":  # ~ is all of them; the number is checked once the backbone is known
+        if key in OF_SEVERAL_KINDS:
             continue
         if isinstance(default, bool):
             fits, kind = isinstance(value, (bool, int)) or value is None, "True or False"
@@ -61,6 +62,9 @@ def check_types(final, defaults):
             continue
         if not fits and value != default:
             raise ValueError(f"{key}={str(value)[:80]}: must be {kind}.")
+    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
+        if not isinstance(final[key], str) or not final[key]:
+            raise ValueError(f"{key}={final[key]}: must be the name of a column, such as {defaults[key]!r}.")
     separator = final["field_separator"]
     if not isinstance(separator, str) or not separator:
         raise ValueError(f"field_separator={separator!r}: must be a sign such as '\\t' or ','.")

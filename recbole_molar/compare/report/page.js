@@ -45,4 +45,5 @@ const move = (event) => {
 };
 document.addEventListener("pointermove", move);
 document.addEventListener("pointerdown", move);
+document.addEventListener("scroll", () => { tip.style.display = "none"; }, true);
 document.documentElement.dataset.drawn = "true";

@@ -20,6 +20,9 @@ setup(
         "recbole>=1.2.0,<1.3", "torch>=2.4", "transformers>=5.17", "peft>=0.21", "accelerate>=1.10", "tokenizers>=0.21",
         "safetensors>=0.4.5", "pillow>=10", "pyyaml>=6", "tqdm>=4.66", "numpy>=1.26", "pandas>=2,<3", "psutil>=5.9", "setuptools",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.9", "httpx2>=2,<3"], "images": ["httpx2>=2,<3"], "parquet": ["pyarrow>=15"]},
+    extras_require={
+        "test": ["pytest>=8", "ruff>=0.9", "httpx2>=2,<3", "optuna>=5,<6"], "images": ["httpx2>=2,<3"], "parquet": ["pyarrow>=15"],
+        "tune": ["optuna>=5,<6"], "report": ["matplotlib>=3.8"],
+    },
     entry_points={"console_scripts": ["recbole-molar=recbole_molar.__main__:main"]},
 )

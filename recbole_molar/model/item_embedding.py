@@ -1,5 +1,6 @@
 """The item embedding table: every item through MIRM once, kept on disk by fingerprint of model and content."""
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -9,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from recbole_molar.checkpoint import load_tensors, save_tensors
+from recbole_molar.lock import take_lock
 
 
 class ItemEmbedding:
@@ -39,6 +41,10 @@ class ItemEmbedding:
         precision = accelerator.mixed_precision if accelerator else "no"
         key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
         path = self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
+        with take_lock(self.cache_dir / "locks" / path.stem) if path and (not accelerator or accelerator.is_main_process) else contextlib.nullcontext():
+            return self._fill(path, mirm, marks, accelerator, batch_size, start)
+
+    def _fill(self, path, mirm, marks, accelerator, batch_size, start):
         known = self._read(path)
         missing = [item for item in range(1, len(marks)) if marks[item] not in known]
         self.encoded = len(missing)

@@ -1,5 +1,6 @@
 """Stage 1: tunes MIRM on the fine-tuning tasks, with a held-out loss before and after and a checkpoint that resumes exactly."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors
 from recbole_molar.device import return_freed_memory
+from recbole_molar.lock import take_lock
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.finetune.base import Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
@@ -106,9 +108,14 @@ class MIRMFinetuneTrainer:
             return {"tasks": {}, "skipped": {}, "seconds": 0.0, "reused": False}
         self.fingerprint = stage1_fingerprint(self.mirm, self.tasks, self.train_histories, self.settings)
         finished = self.cache_dir and self.cache_dir / f"mirm-{self.fingerprint[:16]}.safetensors"
-        report = self._reuse(finished)
-        if report:
-            return {**report, "weights": str(finished)}
+        with take_lock(self.cache_dir / "locks" / finished.stem) if finished and self.accelerator.is_main_process else contextlib.nullcontext():
+            self.accelerator.wait_for_everyone()  # until another run has finished this very stage 1
+            report = self._reuse(finished)
+            if report:
+                return {**report, "weights": str(finished)}
+            return self._run(finished, start)
+
+    def _run(self, finished, start):
         train, held_out, skipped = self._draw_samples()
         report = {"tasks": {}, "skipped": skipped, "seconds": 0.0, "reused": False}
         if train:

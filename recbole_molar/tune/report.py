@@ -11,9 +11,11 @@ import yaml
 from optuna.trial import TrialState
 
 from recbole_molar.checkpoint import write_atomic
+from recbole_molar.compare.runs import NOT_IDENTITY
 from recbole_molar.config import Config
 
 SHOWN = 10  # best trials in the table
+LEFT_OUT = NOT_IDENTITY - {"data_path"}  # of best.yaml
 ENOUGH = 10  # completed trials, for importances that say something
 
 
@@ -98,7 +100,7 @@ def write_best(study, config):
     wanted, chosen = config.as_yaml(), {"model": config.model_name, "dataset": str(config["dataset"])}
     for _ in range(2):  # the second time for what a part's own YAML, now chosen, sets otherwise
         stands = Config(config_dict=chosen).as_yaml()
-        chosen.update({key: value for key, value in wanted.items() if key != "output_dir" and (key not in stands or stands[key] != value)})
+        chosen.update({key: value for key, value in wanted.items() if key not in LEFT_OUT and (key not in stands or stands[key] != value)})
     trial = study.trials(TrialState.COMPLETE)[0]
     about = f"# Trial {trial.number} of {study.folder.name}: valid {study.metric} {trial.value:.4f}, the best of {len(study.trials())} trials.\n"
     text = about + yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True)
@@ -116,7 +118,7 @@ def draw(study):
     figure = Figure(figsize=(max(8, 1.2 * len(study.space.keys)), 8), layout="constrained")
     history, parallel = figure.subplots(2)
     best = (np.maximum if study.config["valid_metric_bigger"] else np.minimum).accumulate([trial.value for trial in done])
-    history.plot([trial.number for trial in done], best, color="tab:red", label="best so far")
+    history.step([trial.number for trial in done], best, where="post", color="tab:red", label="best so far")
     for some, marker, label in ((done, "o", "complete"), (pruned, "x", "pruned")):
         history.plot([trial.number for trial in some], [trial.value for trial in some], marker, color="tab:blue", label=label)
     history.set(title=f"{study.config['model']} on {study.config['dataset']}", xlabel="trial", ylabel=f"valid {study.metric}")

@@ -100,6 +100,8 @@ def open_study(given, own):
         raise ValueError(f"--{both[0]}: {space.file} searches over it. Leave it out of one of them.")
     if not config["epochs"] or not config["eval_step"]:
         raise ValueError("tune chooses by validation: give epochs and eval_step of at least 1.")
+    if sampler == "grid":
+        space.grid(config.final_config_dict)
     space.check(make_config, REFUSED)
     mark = identity({**config.as_yaml(), "space": [str(dimension) for dimension in space.dimensions], "search": [sampler, pruning]})
     name = f"tune-{config.model_class.__name__}-{hashlib.sha256(mark.encode()).hexdigest()[:8]}"

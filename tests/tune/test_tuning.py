@@ -168,7 +168,7 @@ def test_kill_9_and_the_same_command(tune, trials, flags, tmp_path):
     assert tune(output_dir=tmp_path / "whole", **options)[0] == 0
     whole = trials(next((tmp_path / "whole" / "tiny").glob("tune-*")))
     process = start_tuning(tmp_path, {**flags(**options), "space": tmp_path / "space.yaml"})
-    deadline, cut = time.time() + 120, None
+    deadline, cut = time.time() + 300, None
     while time.time() < deadline and process.poll() is None and not cut:
         logs = sorted((tmp_path / "saved" / "tiny").glob("*/train.log"))
         cut = next((log for log in logs[1:] if "epoch 2/6" in log.read_text()), None)  # in its second trial
@@ -185,7 +185,7 @@ def test_two_processes_share_one_study(tune, trials, flags, tmp_path):
     options = {"trials": 8, "epochs": 2, "train_batch_size": 8, "sampler": "random"}
     (tmp_path / "space.yaml").write_text(SPACE)
     process = start_tuning(tmp_path, {**flags(**options), "space": tmp_path / "space.yaml"})
-    deadline = time.time() + 120
+    deadline = time.time() + 300
     while time.time() < deadline and process.poll() is None and not list((tmp_path / "saved").rglob("train.log")):
         time.sleep(0.01)
     code, out, err = tune(**options)

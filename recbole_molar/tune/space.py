@@ -42,10 +42,16 @@ class Dimension:
     def suggest(self, trial):
         """The value that an Optuna trial has for this property."""
         if self.kind == "choice":
-            return self.choices[trial.suggest_categorical(self.key, list(self.choices))]
+            return self.value(trial.suggest_categorical(self.key, list(self.choices)))
         if self.kind == "int":
             return trial.suggest_int(self.key, self.low, self.high, step=self.step or 1)
-        return trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.kind == "log_uniform")
+        return self.value(trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.kind == "log_uniform"))
+
+    def value(self, stored):
+        """The value that Optuna stores as `stored`."""
+        if self.kind == "choice":
+            return self.choices[stored]
+        return round(stored, 12) if self.kind == "uniform" and self.step else stored  # 0.3, where Optuna counts 0.30000000000000004
 
     def stored(self, value):
         """A value as Optuna stores it; None if it lies outside."""

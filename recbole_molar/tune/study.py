@@ -108,4 +108,4 @@ class TuningStudy:
     def values_of(self, trial):
         """Property -> value of a finished trial."""
         by_key = {dimension.key: dimension for dimension in self.space.dimensions}
-        return {key: by_key[key].choices.get(stored, stored) for key, stored in trial.params.items()}
+        return {key: by_key[key].value(stored) for key, stored in trial.params.items()}

@@ -31,12 +31,14 @@ def draw(space, values=None, n=200, seed=0):
 def test_every_kind(make_space):
     space = make_space(
         "learning_rate: {log_uniform: [1.0e-4, 1e-2]}\nhidden_dropout_prob: {uniform: [0, 0.5], step: 0.2}\nn_layers: {int: [1, 3]}\n"
-        "hidden_size: {int: [32, 130], step: 32}\ntasks: {choice: [[a, b], [], ~, 1, x]}\nweight: {uniform: [0, 2]}\n"
+        "attn_dropout_prob: {uniform: [0.1, 0.5], step: 0.1}\nhidden_size: {int: [32, 130], step: 32}\n"
+        "tasks: {choice: [[a, b], [], ~, 1, x]}\nweight: {uniform: [0, 2]}\n"
     )
     drawn = draw(space)
     assert all(1e-4 <= one["learning_rate"] <= 1e-2 and 0 <= one["weight"] <= 2 for one in drawn)
     assert 0.3 < sum(one["learning_rate"] < 1e-3 for one in drawn) / 200 < 0.7  # half of them below the geometric mean
-    assert {round(one["hidden_dropout_prob"], 9) for one in drawn} == {0.0, 0.2, 0.4}
+    assert {one["hidden_dropout_prob"] for one in drawn} == {0.0, 0.2, 0.4}
+    assert {one["attn_dropout_prob"] for one in drawn} == {0.1, 0.2, 0.3, 0.4, 0.5}  # and not 0.30000000000000004
     assert {one["n_layers"] for one in drawn} == {1, 2, 3} and {one["hidden_size"] for one in drawn} == {32, 64, 96, 128}
     assert {str(one["tasks"]) for one in drawn} == {"['a', 'b']", "[]", "None", "1", "x"}
 

@@ -2,16 +2,21 @@
 
 import sys
 import traceback
+from importlib.util import find_spec
 
 USAGE = """usage: python -m recbole_molar run --model=NAME --dataset=NAME [--config_files=FILES] [--key=value ...]
        python -m recbole_molar run --resume=RUN_FOLDER
        python -m recbole_molar doctor --dataset=NAME [any option of run]
        python -m recbole_molar doctor --run=RUN_FOLDER [--output_dir=FOLDER]
        python -m recbole_molar compare --models=A,B,... --dataset=NAME [--seeds=N] [--reference=A] [--jobs=N] [--report=False] [any option of run]
+       python -m recbole_molar tune --model=NAME --dataset=NAME --space=FILE [--trials=N] [--sampler=tpe|grid|random] [--pruning=False] [any option of run]
+       python -m recbole_molar show-config --model=NAME --dataset=NAME [--key=WORD] [any option of run]
 
 run trains and evaluates a model. doctor takes a minute: it says what is wrong with the data, and how long a run takes on this machine.
 compare runs what is missing of several models and seeds, and puts them into one table, with tests of their differences,
 and into an HTML report.
+tune searches a space of properties by validation alone; the same command goes on with a search that was cut, or joins one that is under way.
+show-config prints every property of a run and where its value comes from.
 Values are YAML; --key=value and --key value both work. Properties and what they mean: properties/*.yaml.
 Example: python run_recbole_molar.py --model=Molar --dataset=ml-100k"""
 
@@ -36,7 +41,7 @@ def main(arguments=None):
             raise ValueError(f"{command}: no such command. Valid: {', '.join(COMMANDS)}.")
         return COMMANDS[command](rest)
     except KeyboardInterrupt:
-        print("interrupted; go on with --resume=<run folder>", file=sys.stderr)
+        print("interrupted; go on with --resume=<run folder>, with compare and tune by the same command", file=sys.stderr)
         return 130
     except (ValueError, NotImplementedError) as error:
         return _report(f"error: {error}", 2, debug)
@@ -69,7 +74,23 @@ def _compare(arguments):
     return code
 
 
-COMMANDS = {"run": _run, "doctor": _doctor, "compare": _compare}
+def _tune(arguments):
+    if not find_spec("optuna"):
+        raise ValueError('tune needs Optuna: pip install "recbole_molar[tune]", in a checkout pip install -e ".[tune]"')
+    from recbole_molar.tune.tuning import tune
+
+    print(tune(arguments))
+    return 0
+
+
+def _show_config(arguments):
+    from recbole_molar.show_config import show_config
+
+    print(show_config(arguments))
+    return 0
+
+
+COMMANDS = {"run": _run, "doctor": _doctor, "compare": _compare, "tune": _tune, "show-config": _show_config}
 
 
 def _report(message, code, debug):

@@ -45,6 +45,7 @@ class Config(RecBoleConfig):
 
     def __init__(self, model=None, dataset=None, config_file_list=None, config_dict=None):
         self.own_keys = set()
+        self.origins = {}  # key -> where its value comes from
         with compat.hidden_command_line():
             super().__init__(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
 
@@ -77,6 +78,11 @@ class Config(RecBoleConfig):
         self.model_name = str(model) if not isinstance(model, type) else f"{model.__module__}.{model.__qualname__}"
         return model_class.__name__, model_class, str(dataset)
 
+    def _update_internal_config_dict(self, file):
+        content = super()._update_internal_config_dict(file)
+        self.origins.update(dict.fromkeys(content or {}, f"RecBole's {Path(file).parent.name}/{Path(file).name}".replace("properties/", "")))
+        return content
+
     def _load_internal_config_dict(self, model, model_class, dataset):
         super()._load_internal_config_dict(model, model_class, dataset)
         protocol = {key: self.internal_config_dict.get(key) for key in ("eval_args", "repeatable")}
@@ -94,6 +100,7 @@ class Config(RecBoleConfig):
         self.known_keys = recbole_keys | self.own_keys | set(_listed_keys()) | set(_keys_read_by(model_class))
         self._read_data_sets_own(Path(str(data_path)) / dataset / "dataset.yaml")
         self.internal_config_dict.update(protocol)
+        self.origins.update(dict.fromkeys(protocol, "RecBole's protocol for sequential models"))
         self._check_keys()
 
     def _load_parts(self, ours):
@@ -117,6 +124,7 @@ class Config(RecBoleConfig):
                 if isinstance(content.get(key), dict) and isinstance(self.internal_config_dict.get(key), dict):
                     content[key] = {**self.internal_config_dict[key], **content[key]}
             self.internal_config_dict.update(content)
+            self.origins.update(dict.fromkeys(content, _origin(file)))
 
     def _read_data_sets_own(self, file):
         """The data set's own YAML: it comes with the data, perhaps from a stranger, and may describe them but not choose code or other files."""
@@ -151,6 +159,9 @@ class Config(RecBoleConfig):
 
     def _get_final_config_dict(self):
         final = {**self.internal_config_dict, **self.external_config_dict}
+        for source, content in (*self.files.items(), ("command line", self.variable_config_dict)):
+            over = {key: f", over {self.origins[key]}" for key in MERGED_KEYS if key in self.origins}
+            self.origins.update({key: f"{_origin(source)}{over.get(key, '')}" for key in content})
         for key in MERGED_KEYS:
             if isinstance(final.get(key), dict) and isinstance(self.internal_config_dict.get(key), dict):
                 final[key] = {**self.internal_config_dict[key], **final[key]}
@@ -217,6 +228,12 @@ def _keys_of_any_model():
     recbole = Path(inspect.getfile(RecBoleConfig)).parent.parent / "properties" / "model"
     files = [*properties_dir().rglob("*.yaml"), *recbole.glob("*.yaml")]
     return {key for file in files for key in re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.M)}
+
+
+def _origin(file):
+    """A file's path; that of one of ours from `properties/` on."""
+    path, ours = Path(file), properties_dir()
+    return str(path.relative_to(ours.parent)) if path.is_relative_to(ours) else str(file)
 
 
 def _listed_keys():

@@ -1,5 +1,6 @@
 """The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
 
+import contextlib
 import hashlib
 import json
 import time
@@ -15,6 +16,7 @@ from recbole_molar.checkpoint import read_json, write_json
 from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
 from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.device import make_accelerator
+from recbole_molar.lock import take_lock
 from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
 from recbole_molar.trainer.sequential_trainer import BEST
@@ -58,16 +60,33 @@ def run(arguments):
     config, resumed = configure(parse_command_line(arguments))
     if resumed and (resumed / RESULT).is_file():
         return {**read_json(resumed / RESULT, "test_result"), "result_file": str(resumed / RESULT)}
+    return carry_out(config, resumed)
+
+
+def carry_out(config, resumed=None, after_validation=None):
+    """The run that a config describes.
+
+    Args:
+        config (Config); resumed (Path, optional): folder of a run to go on with.
+        after_validation (callable, optional): makes the run a trial of `tune`, which prints nothing and ends before the test. Called with
+            the run folder, the epoch (from 0) and its `valid_metric`; what it raises ends the training.
+
+    Returns:
+        dict: what stands in `result.json`, with `result_file`; of a trial, what is known without the test, with `run_folder`.
+    """
     init_seed(config["seed"], config["reproducibility"])
     accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu")
     config["device"] = accelerator.device
     prepared = prepare(config)
     content = read_content(config, prepared.dataset)
     folder = RunFolder(resumed) if resumed else new_folder(config, accelerator)
-    with folder.discarded_on_bad_input(), folder.logging(config["state"], quiet=not accelerator.is_main_process):
+    validated = after_validation and (lambda *scored: after_validation(folder.path, *scored))
+    with folder.discarded_on_bad_input(), folder.logging(config["state"], quiet=not accelerator.is_main_process, to_terminal=not validated):
         announce(config, prepared, content, folder)
         model = build_model(config, prepared, content, accelerator, folder)
-        trainer = train(config, prepared, model, accelerator, folder, folder.path, config["model"])
+        trainer = train(config, prepared, model, accelerator, folder, folder.path, config["model"], validated)
+        if validated:
+            return {"run_folder": folder.path, "split_hash": prepared.dataset.split_hash(), **outcome(trainer), **folder.notes}
         result = test(config, prepared, trainer, folder)
         getLogger().info("test  %s", "  ".join(f"{name} {value:.4f}" for name, value in result["test_result"].items()))
         getLogger().info("seconds  %s", "  ".join(f"{name} {value:.0f}" for name, value in folder.seconds.items()))
@@ -162,20 +181,21 @@ def train_id_model(config, accelerator, folder, split_hash):
     cache = id_model_cache(config, id_config, split_hash)
     getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
     done = cache / DONE
-    accelerator.wait_for_everyone()
-    reused = done.is_file()
-    if reused:
-        try:
-            getLogger().info("reusing it, valid %s", read_json(done))
-            get_trainer(id_config)(id_config, model, accelerator, cache).load_best()
-        except ValueError as error:
-            raise ValueError(f"{error} Delete the folder {cache}, and the ID model is trained anew.") from error
-    else:
-        trainer = train(id_config, prepared, model, accelerator, folder, cache, "id_model")
+    with take_lock(cache.parents[1] / "locks" / cache.name) if accelerator.is_main_process else contextlib.nullcontext():  # another run may be training it
         accelerator.wait_for_everyone()
-        trainer.load_best()
-        if accelerator.is_main_process:
-            write_json(done, trainer.best_valid_result)
+        reused = done.is_file()
+        if reused:
+            try:
+                getLogger().info("reusing it, valid %s", read_json(done))
+                get_trainer(id_config)(id_config, model, accelerator, cache).load_best()
+            except ValueError as error:
+                raise ValueError(f"{error} Delete the folder {cache}, and the ID model is trained anew.") from error
+        else:
+            trainer = train(id_config, prepared, model, accelerator, folder, cache, "id_model")
+            accelerator.wait_for_everyone()
+            trainer.load_best()
+            if accelerator.is_main_process:
+                write_json(done, trainer.best_valid_result)
     folder.notes["id_model"] = {"model": id_config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
     return model
 
@@ -240,15 +260,27 @@ def announce(config, prepared, content, folder):
             log("no picture is read: MIRM sees text only")
 
 
-def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage):
-    """Fit one model with early stopping; goes on where the checkpoint folder was left."""
+def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage, validated=None):
+    """Fit one model with early stopping; goes on where the checkpoint folder was left. `validated` is called with each epoch's score."""
     train_data, valid_data, _ = prepared.loaders
     n_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     trainer = get_trainer(config)(config, model, accelerator, checkpoint_folder)
     trainer.resume_checkpoint(train_data=train_data)
+
+    def scored(epoch, score):
+        folder.save_seconds()
+        if validated:
+            validated(epoch, score)
+
     with folder.stage(stage, f"{n_parameters:,} trained parameters, batches of {train_data.step} rows"):
-        trainer.fit(train_data, valid_data, show_progress=config["show_progress"], callback_fn=lambda *_: folder.save_seconds())
+        trainer.fit(train_data, valid_data, show_progress=config["show_progress"], callback_fn=scored)
     return trainer
+
+
+def outcome(trainer):
+    """What training came to."""
+    best = next((entry["epoch"] for entry in reversed(trainer.curve) if entry.get("best")), None)
+    return {"best_valid_result": trainer.best_valid_result, "best_epoch": best, "epochs_run": len(trainer.curve)}
 
 
 def test(config, prepared, trainer, folder):
@@ -263,11 +295,9 @@ def test(config, prepared, trainer, folder):
         latency = trainer.latency(test_data)
     if accelerator.is_main_process:
         trainer.save_ranks(folder.path / RANKS, prepared.dataset)
-    best = next((entry["epoch"] for entry in reversed(trainer.curve) if entry.get("best")), None)
     return folder.write_result({
         "model": config["model"], "dataset": config["dataset"], "seed": config["seed"],
-        "best_valid_result": trainer.best_valid_result, "test_result": {name: float(value) for name, value in result.items()},
-        "best_epoch": best, "epochs_run": len(trainer.curve), "training": prepared.note,
+        "test_result": {name: float(value) for name, value in result.items()}, **outcome(trainer), "training": prepared.note,
         **folder.notes,
         "mask_history": config["mask_history"], "split_hash": prepared.dataset.split_hash(),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),

@@ -66,7 +66,7 @@ class RunFolder:
         return cls(path, is_new=True)
 
     @contextlib.contextmanager
-    def logging(self, level="INFO", quiet=False):
+    def logging(self, level="INFO", quiet=False, to_terminal=True):
         """Log to the terminal and to `train.log`, and nowhere else, while inside; `quiet` logs warnings to the terminal only."""
         root = logging.getLogger()
         before, before_level = root.handlers[:], root.level
@@ -74,7 +74,7 @@ class RunFolder:
         level = "WARNING" if quiet else level
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        root.handlers = [console, file]
+        root.handlers = [console, file] if to_terminal else [file]
         root.setLevel(getattr(logging, str(level).upper(), logging.INFO))  # not root.level: loggers remember what they let through
         logging.captureWarnings(True)
         try:

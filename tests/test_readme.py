@@ -12,7 +12,7 @@ from recbole_molar.config import Config
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ("path/to", "saved/", "images/", "Qwen/", "/")
-PLACEHOLDERS = {"key", "id_", "run"}  # as in `--key=value`; `--run` is the doctor's alone
+PLACEHOLDERS = {"key", "id_", "run", "space", "trials", "sampler", "pruning"}  # as in `--key=value`; the others belong to one command
 
 
 def paths():

@@ -1,5 +1,6 @@
 """The item embedding table: every item through MIRM once, kept on disk by fingerprint of model and content."""
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -9,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from recbole_molar.checkpoint import load_tensors, save_tensors
+from recbole_molar.lock import take_lock
 
 
 class ItemEmbedding:
@@ -36,7 +38,12 @@ class ItemEmbedding:
             Tensor: float32 [n_items, D] on the CPU; row 0 is zero. `self.encoded` then says how many rows were computed.
         """
         start, marks = time.time(), mirm.content.fingerprints()
-        path, known = self.known(mirm, accelerator)
+        path = self._file(mirm, accelerator)
+        with take_lock(self.cache_dir / "locks" / path.stem) if path and (not accelerator or accelerator.is_main_process) else contextlib.nullcontext():
+            return self._fill(path, mirm, marks, accelerator, batch_size, start)
+
+    def _fill(self, path, mirm, marks, accelerator, batch_size, start):
+        known = self._read(path, mirm.embedding_dim)
         missing = [item for item in range(1, len(marks)) if marks[item] not in known]
         self.encoded = len(missing)
         if missing:
@@ -52,10 +59,13 @@ class ItemEmbedding:
 
     def known(self, mirm, accelerator=None):
         """The file of this state of MIRM (None without a cache), and what it holds so far: hash of an item -> its row."""
+        path = self._file(mirm, accelerator)
+        return path, self._read(path, mirm.embedding_dim)
+
+    def _file(self, mirm, accelerator):
         precision = accelerator.mixed_precision if accelerator else "no"
         key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
-        path = self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
-        return path, self._read(path, mirm.embedding_dim)
+        return self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
 
     def stored(self, mirm, accelerator=None):
         """The table as it lies on disk; arguments and result as of :meth:`fill`, but nothing is computed.

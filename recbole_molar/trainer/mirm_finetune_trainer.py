@@ -1,5 +1,7 @@
 """Stage 1: tunes MIRM on the fine-tuning tasks, with a held-out loss before and after and a checkpoint that resumes exactly."""
 
+import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -12,6 +14,7 @@ from tqdm import tqdm
 
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors
 from recbole_molar.device import return_freed_memory
+from recbole_molar.lock import take_lock
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.finetune.base import FinetuneTask, Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
@@ -106,9 +109,11 @@ class MIRMFinetuneTrainer:
         if not self.tasks or self.mirm.backbone.tuning == "frozen":
             self.log.info("Stage 1 is left out: %s.", "MIRM is frozen" if self.tasks else "mirm_finetune_tasks is empty")
             return {"tasks": {}, "skipped": {}, "seconds": 0.0, "reused": False}
-        report = self.reuse()
-        if report:
-            return report
+        with take_lock(self.cache_dir / "locks" / self.finished.stem) if self.finished and self.accelerator.is_main_process else contextlib.nullcontext():
+            self.accelerator.wait_for_everyone()  # until another run has finished this very stage 1
+            return self.reuse() or self._run(start)
+
+    def _run(self, start):
         train, held_out, skipped = self._draw_samples()
         report = {"tasks": {}, "skipped": skipped, "seconds": 0.0, "reused": False}
         if train:
@@ -129,10 +134,18 @@ class MIRMFinetuneTrainer:
     def _checkpoint(self):
         return self.folder / "stage1.safetensors"
 
+    @functools.cached_property
+    def fingerprint(self):
+        """Of all that stage 1 depends on; taken before MIRM is trained."""
+        return stage1_fingerprint(self.mirm, self.tasks, self.train_histories, self.settings)
+
+    @property
+    def finished(self):
+        """The file of the finished weights; None without a cache."""
+        return self.cache_dir and self.cache_dir / f"mirm-{self.fingerprint[:16]}.safetensors"
+
     def reuse(self):
         """Load the weights of an equal stage 1 from the cache; returns its report, or None where there is none."""
-        self.fingerprint = stage1_fingerprint(self.mirm, self.tasks, self.train_histories, self.settings)
-        self.finished = self.cache_dir and self.cache_dir / f"mirm-{self.fingerprint[:16]}.safetensors"
         if not self.finished or not self.finished.is_file():
             return None
         try:

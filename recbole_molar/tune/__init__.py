@@ -1,0 +1,1 @@
+"""`tune`: search for better properties, by validation alone."""

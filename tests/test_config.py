@@ -187,7 +187,8 @@ def test_keys_of_the_id_model_reach_it():
     assert {f"id_{key[3:]}": found[key[3:]] for key in given} == given
     for file in properties_dir().rglob("*.yaml"):
         written = {key: value for key, value in read_yaml(file).items() if key.startswith("id_") and key not in ("id_model", "id_weights", "id_training")}
-        found = make_id_config(config(model="Molar", **written))
+        whose = {"id_model": file.stem} if file.parent.name == "id_model" else {}
+        found = make_id_config(config(model="Molar", **whose, **written))
         assert {key: found[key[3:]] for key in written} == written
 
 

@@ -55,7 +55,8 @@ def check_types(final, defaults):
             fits, kind = isinstance(value, (bool, int)) or value is None, "True or False"
         elif isinstance(default, (int, float)):
             least = -sys.maxsize if default < 0 else int(default >= 1 and key.endswith(("_size", "_dim")))
-            fits, kind = isinstance(value, (int, float)) and least <= value <= sys.maxsize, f"a number of at least {least}, such as {default}"
+            most = sys.maxsize if isinstance(value, int) else sys.float_info.max
+            fits, kind = isinstance(value, (int, float)) and least <= value <= most, f"a number of at least {least}, such as {default}"
         elif isinstance(default, str):
             fits, kind = not isinstance(value, (list, dict, set)), f"a word, such as {default!r}"
         else:

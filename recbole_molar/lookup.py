@@ -48,10 +48,10 @@ def find_class(name, kind, key=None):
     Raises:
         ValueError: no such part; the message lists what there is.
     """
-    parts = available(kind)
+    parts, name = available(kind), str(name)  # whatever YAML made of it
     if name in parts:
         return getattr(importlib.import_module(parts[name]), name)
-    if "." in str(name):
+    if "." in name:
         module, _, attribute = name.rpartition(".")
         try:
             return getattr(importlib.import_module(module), attribute)

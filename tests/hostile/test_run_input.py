@@ -172,6 +172,8 @@ LINE = {
 
 MOLAR_LINE = {
     "unknown encoder": ({"user_encoder": "DUE"}, "user_encoder=DUE: no such part. Did you mean DUEG"),
+    "an encoder that is a list": ({"user_encoder": "[]"}, r"user_encoder=\[\]: no such part"),
+    "an encoder that is a number": ({"user_encoder": "0.5"}, "user_encoder=0.5: cannot import it"),
     "an encoder that is a function": ({"user_encoder": "os.system"}, "user_encoder=os.system: is no subclass of .*UserEncoder"),
     "an encoder of nowhere": ({"user_encoder": "..x"}, "user_encoder=..x: cannot import it"),
     "a task that is a function": ({"mirm_finetune_tasks": "[os.system]"}, "mirm_finetune_tasks: os.system is no subclass of .*FinetuneTask"),

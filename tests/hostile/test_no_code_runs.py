@@ -32,7 +32,9 @@ def unsafe(source):
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             loader = next((ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "Loader"), "")
-            if name in UNSAFE_CALLS or (name == "yaml.load" and loader != "yaml_loader()"):
+            without_pickle = name in ("np.load", "numpy.load") and "allow_pickle=False" in ast.unparse(node)
+            this_program = name == "subprocess.run" and node.args and ast.unparse(node.args[0]).startswith("[sys.executable, '-m', 'recbole_molar'")
+            if (name in UNSAFE_CALLS and not without_pickle and not this_program) or (name == "yaml.load" and loader != "yaml_loader()"):
                 found.append((node.lineno, name))
             for keyword in node.keywords:
                 value = ast.unparse(keyword.value)
@@ -42,7 +44,8 @@ def unsafe(source):
 
 
 @pytest.mark.parametrize("source", [
-    "import pickle", "from joblib import load", "torch.load(f)", "torch.load(f, weights_only=False)", "np.load(f, allow_pickle=True)", "eval('1')", "exec(x)",
+    "import pickle", "from joblib import load", "np.load(f)", "subprocess.run([name])",
+    "torch.load(f)", "torch.load(f, weights_only=False)", "np.load(f, allow_pickle=True)", "eval('1')", "exec(x)",
     "yaml.load(f, Loader=yaml.Loader)", "yaml.load(f)", "A.from_pretrained(n, trust_remote_code=True)",
 ])  # fmt: skip
 def test_the_search_finds_what_it_should(source):

@@ -119,6 +119,9 @@ def check_dictionaries(final):
     split = (final["eval_args"] or {}).get("split")
     if not isinstance(split, dict) or not set(split) <= {"LS", "RS", "TS"}:
         raise ValueError(f"eval_args.split={str(split)[:80]}: must be {{LS: valid_and_test}} (leave-one-out) or {{RS: [0.8, 0.1, 0.1]}}.")
+    mode = (final["eval_args"] or {}).get("mode")
+    if not isinstance(mode, str) and not (isinstance(mode, dict) and {"valid", "test"} <= set(mode)):
+        raise ValueError(f"eval_args.mode={str(mode)[:80]}: must be full, uni100 or the like, or {{valid: full, test: full}}.")
     unknown = set(final["clip_grad_norm"] or {"max_norm": 1}) - {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}
     if unknown or "max_norm" not in (final["clip_grad_norm"] or {"max_norm": 1}):
         raise ValueError(f"clip_grad_norm={final['clip_grad_norm']}: must be {{max_norm: 1}}, with norm_type if need be, or ~.")

@@ -119,6 +119,9 @@ def check_dictionaries(final):
     split = (final["eval_args"] or {}).get("split")
     if not isinstance(split, dict) or not set(split) <= {"LS", "RS", "TS"}:
         raise ValueError(f"eval_args.split={str(split)[:80]}: must be {{LS: valid_and_test}} (leave-one-out) or {{RS: [0.8, 0.1, 0.1]}}.")
+    unknown = sorted(map(str, set(final["eval_args"] or {}) - {"split", "group_by", "order", "mode"}))
+    if unknown:
+        raise ValueError(f"eval_args: {unknown[0]!r}: unknown. Valid: split, group_by, order, mode.")
     mode = (final["eval_args"] or {}).get("mode")
     if not isinstance(mode, str) and not (isinstance(mode, dict) and {"valid", "test"} <= set(mode)):
         raise ValueError(f"eval_args.mode={str(mode)[:80]}: must be full, uni100 or the like, or {{valid: full, test: full}}.")

@@ -156,6 +156,7 @@ LINE = {
     "columns of .inter that are a number": ({"load_col": "{inter: 5}"}, "load_col"),
     "no field": ({"ITEM_ID_FIELD": "~"}, "ITEM_ID_FIELD=None: must be the name of a column"),
     "a field that is a list": ({"USER_ID_FIELD": "[a]"}, "USER_ID_FIELD=.*must be a word"), "a split that is none": ({"eval_args": "{split: 5}"}, "eval_args"),
+    "an evaluation of nothing": ({"eval_args": "{modes: full}"}, "eval_args: 'modes': unknown. Valid: split"),
     "a mode for nothing": ({"eval_args": "{mode: {vlid: full}}"}, "eval_args.mode=.*must be full"),
     "an unknown split": ({"eval_args": "{split: {XX: 1}}"}, "eval_args|split|XX"),
     "an interval that is none": ({"user_inter_num_interval": "many"}, "interval"),

@@ -92,7 +92,7 @@ def main():
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--variants", nargs="+", default=["random", "tf-idf", "untrained", *VARIANTS])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", default="/tmp/stage1_objectives")
+    parser.add_argument("--folder", default="saved/stage1_objectives")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -21,9 +21,9 @@ def yaml_loader():
     return _with_our_words(type("PropertyLoader", (yaml.SafeLoader,), {"construct_mapping": _construct_mapping}))
 
 
-def dump_yaml(value):
-    """YAML text that :func:`load_yaml` reads as the same value: the words "1e5" and "None" get quotes."""
-    return yaml.dump(value, Dumper=_with_our_words(type("PropertyDumper", (yaml.SafeDumper,), {})), sort_keys=True, allow_unicode=True)
+def dump_yaml(value, **options):
+    """YAML text that :func:`load_yaml` reads as the same value: the words "1e5" and "None" get quotes. `options` are PyYAML's."""
+    return yaml.dump(value, Dumper=_with_our_words(type("PropertyDumper", (yaml.SafeDumper,), {})), allow_unicode=True, **options)
 
 
 def _with_our_words(kind):

@@ -2,9 +2,7 @@
 
 import warnings
 
-import yaml
-
-from recbole_molar.command_line import config_file_list, parse_command_line
+from recbole_molar.command_line import config_file_list, dump_yaml, parse_command_line
 from recbole_molar.config import Config
 from recbole_molar.lookup import did_you_mean
 
@@ -35,5 +33,5 @@ def show_config(arguments):
 
 
 def _line(key, value, origin):
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).removesuffix("...\n").strip()
+    text = dump_yaml(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
     return f"{f'{key}: {text}':<{WIDTH}}  # {origin}"

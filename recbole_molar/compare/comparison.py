@@ -12,7 +12,7 @@ import numpy as np
 from recbole_molar.checkpoint import write_atomic, write_json
 from recbole_molar.command_line import parse_command_line
 from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
-from recbole_molar.compare.runs import check_split, parse_models, plan, run_missing
+from recbole_molar.compare.runs import check_split, parse_models, plan, read_curve, run_missing
 from recbole_molar.compare.segments import Audience
 from recbole_molar.compare.statistics import bootstrap, difference, holm
 from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
@@ -188,8 +188,7 @@ def _means(rows):
 def _cost(run, result):
     """What one run took; stages that it reused are not in it."""
     seconds, to_best = sum(result["seconds"].values()) - result["seconds"].get("test", 0), 0.0
-    curve = run.folder / "curve.json"
-    for entry in json.loads(curve.read_text()) if curve.is_file() else []:
+    for entry in read_curve(run.folder):
         if result["best_epoch"] is not None and entry["epoch"] <= result["best_epoch"]:
             to_best += entry["train_seconds"] + entry.get("valid_seconds", 0.0)
     return {

@@ -11,19 +11,22 @@ from queue import Queue
 
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import write_atomic
-from recbole_molar.command_line import config_file_list, read_yaml
-from recbole_molar.config import Config
+from recbole_molar.checkpoint import read_json, write_atomic
+from recbole_molar.command_line import config_file_list, dump_yaml, read_yaml
+from recbole_molar.config import Config, refuse_foreign_code
 from recbole_molar.quick_start import CHANGES_NO_WEIGHT
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT
+from recbole_molar.trainer.sequential_trainer import CURVE
 
 # Runs that differ in these are still the same run: where it computes, what it prints, where it writes.
 NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}
 PROTOCOL = ("eval_args", "mask_history", "metrics", "topk", "valid_metric", "repeatable", "rm_dup_inter", "user_inter_num_interval", "item_inter_num_interval")
+
+
+RESULT_KEYS = ("split_hash", "test_result", "best_valid_result", "best_epoch", "training", "seconds", "peak_memory", "parameters", "machine")
 
 
 @dataclass
@@ -57,7 +60,7 @@ class Run:
         return self.folder is not None and (self.folder / RESULT).is_file()
 
     def result(self):
-        return json.loads((self.folder / RESULT).read_text())
+        return read_json(self.folder / RESULT, *RESULT_KEYS)
 
 
 def parse_models(value):
@@ -114,7 +117,8 @@ def plan(entries, options, seeds):
     known = set()
     for entry in entries:
         if entry.folder:
-            properties = read_yaml(entry.folder / CONFIG)
+            refuse_foreign_code(entry.folder / CONFIG, options)
+            properties = Config(config_file_list=[entry.folder / CONFIG]).as_yaml()
             entry.runs = [Run(entry.label, properties["seed"], properties, entry.folder)]
             known |= set(properties)
             continue
@@ -162,6 +166,22 @@ def check_split(runs):
     if len(hashes) > 1:
         named = "; ".join(f"{run.label} {run.folder}: {digest}" for digest, run in hashes.items())
         raise ValueError(f"the runs have different splits, so they cannot stand in one table ({named}). Has the data changed in between? Delete the old run.")
+
+
+def read_curve(folder):
+    """`curve.json` of a run folder: a list with a dict for each epoch, [] where there is none.
+
+    Raises:
+        ValueError: not what a run writes.
+    """
+    file = Path(folder) / CURVE
+    try:
+        curve = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read as JSON ({error}).") from error
+    if not isinstance(curve, list) or not all(isinstance(entry, dict) and {"epoch", "train_seconds"} <= set(entry) for entry in curve):
+        raise ValueError(f"{file}: no learning curve; it is not what a run writes.")
+    return curve
 
 
 def identity(properties):
@@ -226,7 +246,7 @@ def _run(run, folder, gpu):
     if run.folder:
         words = [f"--resume={run.folder}"]
     else:
-        text = yaml.safe_dump(run.properties, sort_keys=True, allow_unicode=True)
+        text = dump_yaml(run.properties)
         write_atomic(properties, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
         words = [f"--config_files={properties}"]
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-import yaml
 from optuna.trial import TrialState
 
 from recbole_molar.checkpoint import write_atomic
+from recbole_molar.command_line import dump_yaml
 from recbole_molar.compare.runs import NOT_IDENTITY
 from recbole_molar.config import Config
 
@@ -103,7 +103,7 @@ def write_best(study, config):
         chosen.update({key: value for key, value in wanted.items() if key not in LEFT_OUT and (key not in stands or stands[key] != value)})
     trial = study.trials(TrialState.COMPLETE)[0]
     about = f"# Trial {trial.number} of {study.folder.name}: valid {study.metric} {trial.value:.4f}, the best of {len(study.trials())} trials.\n"
-    text = about + yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True)
+    text = about + dump_yaml(chosen, sort_keys=False)
     write_atomic(study.folder / "best.yaml", lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
 
 

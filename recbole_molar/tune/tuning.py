@@ -6,7 +6,6 @@ each epoch at once. What a trial took is given back after it. To use more cores 
 
 import gc
 import hashlib
-import json
 import os
 import time
 import traceback
@@ -18,7 +17,7 @@ from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import write_atomic
+from recbole_molar.checkpoint import read_json, write_atomic
 from recbole_molar.command_line import config_file_list, parse_command_line
 from recbole_molar.compare.runs import NOT_IDENTITY, PROTOCOL, find, identity
 from recbole_molar.config import Config
@@ -149,7 +148,7 @@ def _run_trial(study, config, validated):
     with take_lock(study.folder / "locks" / hashlib.sha256(identity(properties).encode()).hexdigest()[:16]):  # another process may have the same values
         folder = find(properties)
         if folder and (folder / RESULT).is_file():
-            found = {**json.loads((folder / RESULT).read_text()), "run_folder": folder}
+            found = {**read_json(folder / RESULT), "run_folder": folder}
         else:
             found = carry_out(config, folder, validated)
     if study.metric not in (found["best_valid_result"] or {}):

@@ -124,3 +124,19 @@ def test_best_is_bold_second_underlined_and_a_star_for_significant(monkeypatch):
     assert "**0.3000 ± 0.0010***" in markdown and "<u>0.2000 ± 0.0010</u>" in markdown and "c\\|d" in markdown
     assert "b\\_1 & 2 & \\textbf{0.3000 $\\pm$ 0.0010$^*$}" in latex and "\\underline{0.2000" in latex
     assert "0.3000 ± 0.0010*" in text and "0.3000 ± 0.0010*" not in as_text(example(0.2))
+
+
+def test_a_run_folder_of_somebody_else_names_no_code_and_is_checked(compare, finished, tmp_path, monkeypatch):
+    folder = next((tmp_path / "saved" / "tiny").glob("SASRec-*"))
+    config, result = (folder / "config.yaml").read_text(), (folder / "result.json").read_text()
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    given = {**finished, "models": f"{folder},Popularity"}
+    (folder / "config.yaml").write_text(config.replace("model: SASRec", "model: stranger.SASRec"))
+    assert re.search("config.yaml: model=stranger.SASRec is code outside recbole_molar", compare(**given)[2]) and not (tmp_path / "ran").exists()
+    (folder / "config.yaml").write_text(config)
+    (folder / "result.json").write_text('{"model": "SASRec"}')
+    assert re.search("result.json: lacks split_hash, test_result", compare(**given)[2])
+    (folder / "result.json").write_text(result)
+    (folder / "curve.json").write_text("{}")
+    assert re.search("curve.json: no learning curve", compare(**given)[2])

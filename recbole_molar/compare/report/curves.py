@@ -1,12 +1,10 @@
 """Charts of the comparison's figures: learning curves, metric@K, differences, segments, cost."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 
-from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
+from recbole_molar.compare.per_user import read_ranks, user_metric
 from recbole_molar.compare.report.chart import Series, dots, intervals, lines, scatter
+from recbole_molar.compare.runs import read_curve
 from recbole_molar.compare.tables import SIGNIFICANT
 from recbole_molar.run_folder import RANKS
 
@@ -18,8 +16,7 @@ def read_curves(found):
     """Learning curves by model: list of (label, list of (seed, entries)). A run without one has no entries."""
     curves = []
     for model in found["models"]:
-        files = [Path(folder) / "curve.json" for folder in model["folders"]]
-        curves.append((model["label"], [(seed, json.loads(file.read_text()) if file.is_file() else []) for seed, file in zip(model["seeds"], files)]))
+        curves.append((model["label"], [(seed, read_curve(folder)) for seed, folder in zip(model["seeds"], model["folders"])]))
     return curves
 
 
@@ -60,17 +57,16 @@ def loss_charts(curves):
 def metric_at_k(found):
     """Metrics by K with the range over seeds, {metric: svg}: any K can be had from the ranks."""
     names = list(dict.fromkeys(metric.partition("@")[0] for metric in found["metrics"]))
-    most = LARGEST_K
     series = {name: [] for name in names}
     for colour, model in enumerate(found["models"]):
         ranks = [read_ranks(f"{folder}/{RANKS}") for folder in model["folders"]]
         for name in names:
-            values = np.array([[user_metric(one, f"{name}@{k}").mean() for k in range(1, most + 1)] for one in ranks])  # [S, K]
-            mean, ks = values.mean(0), range(1, most + 1)
+            ks = range(1, LARGEST_K + 1)
+            values = np.array([[user_metric(one, f"{name}@{k}").mean() for k in ks] for one in ranks])  # [S, K]
+            mean = values.mean(0)
             tips = [f"{model['label']}: {name}@{k} {value:.4f}" for k, value in zip(ks, mean)]
             band = list(zip(ks, values.min(0), values.max(0))) if len(values) > 1 else []
             series[name].append(Series(model["label"], colour, list(zip(ks, mean)), tips, [], band))
-    assert set(names) <= set(GAINS)
     return {name: lines(some, "K", f"{name}@K") for name, some in series.items()}
 
 

@@ -3,7 +3,6 @@
 Shape letters: N items, U users, D dim.
 """
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import load_tensors
+from recbole_molar.checkpoint import load_tensors, read_json
 from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
 from recbole_molar.model.item_embedding import ItemEmbedding
@@ -34,7 +33,7 @@ class MolarRun:
     def __init__(self, folder, data_path=None):
         from recbole_molar.stages import assemble, build_id_model, build_mirm, weights_file  # transformers takes seconds to import
 
-        result = json.loads((folder / RESULT).read_text())
+        result = read_json(folder / RESULT)
         given = {"output_dir": str(folder.parents[1]), **({"data_path": data_path} if data_path else {})}
         if result.get("stage_1", {}).get("weights"):
             given["mirm_weights"] = str(weights_file(str(folder)))

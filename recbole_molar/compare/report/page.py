@@ -2,13 +2,12 @@
 
 import base64
 import hashlib
-import json
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
-from recbole_molar.checkpoint import write_atomic
+from recbole_molar.checkpoint import read_json, write_atomic
 from recbole_molar.compare import tables
 from recbole_molar.compare.report import curves
 from recbole_molar.compare.report.alignment import before_and_after
@@ -103,7 +102,7 @@ def _molar_runs(found, left_out):
     runs = {}
     for model in found["models"]:
         folder = Path(model["folders"][0])
-        if json.loads((folder / RESULT).read_text())["model"] != "Molar":
+        if read_json(folder / RESULT)["model"] != "Molar":
             continue
         try:
             runs[model["label"]] = MolarRun(folder, found.get("data_path"))

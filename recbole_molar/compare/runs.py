@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_atomic
-from recbole_molar.command_line import config_file_list, dump_yaml, read_yaml
+from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines, read_yaml
 from recbole_molar.config import Config, refuse_foreign_code
+from recbole_molar.property_error import UnknownPropertyError
 from recbole_molar.quick_start import CHANGES_NO_WEIGHT
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT
 from recbole_molar.trainer.sequential_trainer import CURVE
@@ -38,12 +39,14 @@ class Entry:
         properties (dict): what it was given, besides the options of all.
         folder (Path): of a finished run that is taken as it is; then it is not run.
         runs (list of Run): one for each seed.
+        origins (dict): key of the properties -> where its value stands.
     """
 
     label: str
     properties: dict
     folder: Path = None
     runs: list = field(default_factory=list)
+    origins: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -89,20 +92,21 @@ def _entry(label, one):
     if isinstance(one, dict):
         if "model" not in one:
             raise ValueError(f"--models: {label}: has no model. Write {{{label}: {{model: Molar, ...}}}}.")
-        return Entry(str(label), dict(one))
+        return Entry(str(label), dict(one), origins=dict.fromkeys(one, f"--models: {label}"))
     text = str(one)
     if text.endswith((".yaml", ".yml")):
-        properties = read_yaml(config_file_list([text])[0])
+        file = config_file_list([text])[0]
+        properties, lines = read_with_lines(file)
         if "model" not in properties:
             raise ValueError(f"--models: {text}: a recipe needs a line `model: NAME`.")
-        return Entry(str(label or Path(text).stem), properties)
+        return Entry(str(label or Path(text).stem), properties, origins={key: f"{text}, line {line}" for key, line in lines.items()})
     if os.sep in text or Path(text).is_dir():
         folder = Path(text)
         missing = [name for name in (CONFIG, RESULT, RANKS) if not (folder / name).is_file()]
         if missing:
             raise ValueError(f"--models: {text}: not the folder of a finished run (no {', '.join(missing)}). Go on with it: --resume={text}.")
         return Entry(str(label or folder.name.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0] or folder.name), {}, folder)
-    return Entry(str(label or text), {"model": text})
+    return Entry(str(label or text), {"model": text}, origins={"model": "--models"})
 
 
 def plan(entries, options, seeds):
@@ -123,7 +127,7 @@ def plan(entries, options, seeds):
             known |= set(properties)
             continue
         for seed in seeds:
-            config, taken = _config({**entry.properties, "seed": seed}, options)
+            config, taken = _config({**entry.properties, "seed": seed}, options, entry.origins)
             known |= taken
             entry.runs.append(Run(entry.label, seed, config.as_yaml()))
     unknown = sorted(set(options) - known)
@@ -135,17 +139,16 @@ def plan(entries, options, seeds):
             run.folder = run.folder or find(run.properties)
 
 
-def _config(properties, options):
+def _config(properties, options, origins=None):
     """(Config of one run, the options that it knows). An option that only other models know is left out."""
     given, left = {**options, **properties}, dict(options)
     while True:
         try:
-            return Config(config_dict=given), set(left)
-        except ValueError as error:
-            key = str(error).partition(":")[0].removeprefix("--")
-            if "unknown property" not in str(error) or key in properties or key not in left:
+            return Config(config_dict=given, origins=origins), set(left)
+        except UnknownPropertyError as error:
+            if error.key in properties or error.key not in left:
                 raise
-            del given[key], left[key]
+            del given[error.key], left[error.key]
 
 
 def check_protocol(runs):

@@ -61,7 +61,7 @@ def end_to_end_trains_mirm(one):
 
 def compact_is_a_model(one):
     """The sizes of the compact backbone, and of what is built on it, fit each other."""
-    if one.mirm_backbone not in ("compact", "Compact"):
+    if one.mirm_backbone not in ("compact", "Compact") or one.compact_hidden_size is None:
         return
     for key, by, factor in (
         ("compact_hidden_size", "compact_num_heads", 4), ("compact_num_heads", "compact_num_kv_heads", 1), ("compact_vision_size", "compact_vision_heads", 4),

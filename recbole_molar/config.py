@@ -1,5 +1,6 @@
 """RecBole's Config plus our properties: YAML values on the command line, merged dictionaries, and no unknown key."""
 
+import contextlib
 import inspect
 import re
 from functools import lru_cache
@@ -10,7 +11,8 @@ import torch
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.command_line import properties_dir, read_with_lines, read_yaml, yaml_loader
 from recbole_molar.lookup import did_you_mean, find_class
-from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError
+from recbole_molar.property_combinations import negatives_fit_the_loss
+from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError, bad_value
 from recbole_molar.property_schema import PICKLED, Properties, check
 from recbole_molar.property_values import MERGED_KEYS, as_list, check_kinds
 from recbole_molar.utils import get_model
@@ -52,12 +54,21 @@ class Config(RecBoleConfig):
 
     def __init__(self, model=None, dataset=None, config_file_list=None, config_dict=None, origins=None):
         self.own_keys, self.origins, self.under = set(), {}, {}
-        self.given = {**dict.fromkeys(config_dict or {}, COMMAND_LINE), **(origins or {})}  # as `origins`, of what the user gave
+        self.given = {key: (origins or {}).get(key, COMMAND_LINE) for key in config_dict or {}}  # as `origins`, of what the user gave
         try:
             with compat.hidden_command_line():
                 super().__init__(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
         except PropertyError as error:
             error.locate({**self.origins, **self.given})
+            raise
+
+    @contextlib.contextmanager
+    def locating(self):
+        """Errors about a property that are only found with the data or the model name their place too."""
+        try:
+            yield
+        except PropertyError as error:
+            error.locate(self.origins)
             raise
 
     def compatibility_settings(self):
@@ -90,7 +101,7 @@ class Config(RecBoleConfig):
         for key in ("data_path", "output_dir"):
             value = self.external_config_dict.get(key, ".")
             if not isinstance(value, (str, int)) or value == "" or any(len(part.encode("utf-8", "replace")) > 255 for part in Path(str(value)).parts):
-                raise PropertyError(key, f"{key}={str(value)[:80]}: must be the path of a folder.")
+                raise bad_value(key, str(value)[:80], "must be the path of a folder.")
         model_class = model if isinstance(model, type) else get_model(model)
         self.model_name = str(model) if not isinstance(model, type) else f"{model.__module__}.{model.__qualname__}"
         return model_class.__name__, model_class, str(dataset)
@@ -180,17 +191,15 @@ class Config(RecBoleConfig):
         for key in MERGED_KEYS:
             if isinstance(final.get(key), dict) and isinstance(self.internal_config_dict.get(key), dict):
                 final[key] = {**self.internal_config_dict[key], **final[key]}
-        negatives = self.external_config_dict.get("train_neg_sample_args")
-        if final.get("loss_type") == "CE":
-            final["train_neg_sample_args"] = negatives
+        if final.get("loss_type") == "CE" and "train_neg_sample_args" not in self.external_config_dict:
+            final["train_neg_sample_args"] = None
         for key in ("user_inter_num_interval", "item_inter_num_interval"):
             if isinstance(final[key], list):  # [5,10] of a YAML file
                 final[key] = f"[{','.join(map(str, final[key]))}]"
         check(final, [key for key in final if key not in Properties.model_fields and self._is_id_model_key(key)])
         check_kinds(final, self.internal_config_dict, listed=Properties.model_fields)
-        if final.get("loss_type") == "CE" and negatives is not None and not hasattr(self.model_class, "input_type"):
-            text = f"train_neg_sample_args={str(negatives)[:80]}: loss_type=CE takes no negatives. Leave it out, or set loss_type=BPR."
-            raise PropertyError("train_neg_sample_args", text, ["loss_type"])
+        if not hasattr(self.model_class, "input_type"):
+            negatives_fit_the_loss(final)
         given, columns = self.external_config_dict.get("load_col", {}), final["load_col"]
         if columns and "inter" not in (given or {}) and columns.get("inter") == ["user_id", "item_id"]:
             # RecBole's sample.yaml, which stands in for a data set without a YAML of its own, lacks the time

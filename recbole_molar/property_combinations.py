@@ -4,7 +4,7 @@ Each rule takes the properties of a run (:class:`Properties`, None for those tha
 """
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.property_error import PropertyError
+from recbole_molar.property_error import PropertyError, bad_value
 from recbole.evaluator.register import metric_types
 from recbole.utils import EvaluatorType
 
@@ -21,7 +21,7 @@ def metrics_go_together(one):
     if not of_scores:
         return
     if len(of_scores) < len(one.metrics):
-        raise PropertyError("metrics", f"metrics={one.metrics}: {of_scores[0]} rates scores, the others rankings; a run computes one kind. Leave one out.")
+        raise bad_value("metrics", one.metrics, f"{of_scores[0]} rates scores, the others rankings; a run computes one kind. Leave one out.")
     mode = (one.eval_args or {}).get("mode")
     if "full" in (mode.values() if isinstance(mode, dict) else [mode]):
         text = f"metrics={one.metrics}: rate scores, which eval_args.mode=full has none of. Valid: ranking metrics; or a mode such as uni100."
@@ -43,6 +43,17 @@ def valid_metric_is_computed(one):
 
 def _is_of_scores(metric):
     return metric_types[metric.lower()] == EvaluatorType.VALUE
+
+
+def negatives_fit_the_loss(final):
+    """What RecBole samples for a model that leaves it to `loss_type`; final (dict): the configuration."""
+    loss, negatives = final.get("loss_type"), final["train_neg_sample_args"]
+    if loss == "CE" and negatives is not None:
+        text = f"train_neg_sample_args={str(negatives)[:80]}: loss_type=CE takes no negatives. Leave it out, or set loss_type=BPR."
+        raise PropertyError("train_neg_sample_args", text, ["loss_type"])
+    if loss == "BPR" and negatives is None and not final["train_all_positions"]:  # on all positions a model draws its own
+        text = "train_neg_sample_args=None: loss_type=BPR needs negatives, with train_all_positions=False from RecBole. Leave it out."
+        raise PropertyError("train_neg_sample_args", text, ["loss_type", "train_all_positions"])
 
 
 def text_has_columns(one):

@@ -13,29 +13,32 @@ class PropertyError(ValueError):
 
     def __init__(self, key, text, others=()):
         super().__init__(text)
-        self.key, self.text, self.others, self.origin = key, text, tuple(others), None
+        self.key, self.text, self.others, self.places = key, text, tuple(others), {}
 
     def locate(self, origins):
         """Take over where the values stand, unless that is known; origins (dict): key -> file and line, or `COMMAND_LINE`."""
-        if self.others:
-            found = [f"{key}: {origins[key]}" for key in (self.key, *self.others) if key in origins]
-            self.origin = self.origin or "; ".join(found)
-        else:
-            self.origin = self.origin or origins.get(self.key)
+        self.places = self.places or {key: origins[key] for key in (self.key, *self.others) if key in origins}
         return self
 
     def renamed(self, prefix):
         """The error with a prefix before its keys: `id_` for those of the ID model."""
-        self.key, self.text = prefix + self.key, prefix + self.text
+        self.text = prefix + self.text
         for key in self.others if prefix else ():
             self.text = self.text.replace(f" {key}=", f" {prefix}{key}=")
-        self.others = tuple(prefix + key for key in self.others)
+        self.places = {prefix + key: place for key, place in self.places.items()}
+        self.key, self.others = prefix + self.key, tuple(prefix + key for key in self.others)
         return self
 
     def __str__(self):
-        if self.others:
-            return f"{self.text} ({self.origin})" if self.origin else self.text
-        return f"--{self.text}" if self.origin == COMMAND_LINE else f"{self.origin}: {self.text}" if self.origin else self.text
+        if self.others and self.places:
+            return f"{self.text} ({'; '.join(f'{key}: {place}' for key, place in self.places.items())})"
+        place = self.places.get(self.key)
+        return f"--{self.text}" if place == COMMAND_LINE else f"{place}: {self.text}" if place else self.text
+
+
+def bad_value(key, value, why):
+    """The PropertyError of one key and its value; why (str): "must be ...", or what is wrong, and what to do."""
+    return PropertyError(key, f"{key}={value}: {why}")
 
 
 class UnknownPropertyError(PropertyError):

@@ -5,7 +5,7 @@ import re
 import sys
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.property_error import PropertyError
+from recbole_molar.property_error import PropertyError, bad_value
 from recbole.evaluator.register import metric_types
 
 MERGED_KEYS = ("eval_args", "load_col")  # dictionaries of which a user may give a part
@@ -38,7 +38,7 @@ def check_kinds(final, defaults, listed):
         else:
             continue
         if not fits and value != default:
-            raise PropertyError(key, f"{key}={shown(value)}: must be {kind}.")
+            raise bad_value(key, shown(value), f"must be {kind}.")
 
 
 def shown(value):

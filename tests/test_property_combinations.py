@@ -6,6 +6,7 @@ from recbole_molar.config import Config
 from recbole_molar.property_combinations import ALL, heads_divide_width
 from recbole_molar.property_error import PropertyError
 from recbole_molar.property_schema import Properties
+from recbole_molar.quick_start import make_id_config
 
 SAMPLED = {"mode": {"valid": "uni20", "test": "uni20"}}
 
@@ -23,6 +24,7 @@ REFUSED = {
     "k of the validation": ("SASRec", {"topk": 5}, "valid_metric=NDCG@10: not computed .*topk=.5.. .valid_metric: properties/overall.yaml, line .*topk: comm"),
     "metric of the validation": ("SASRec", {"metrics": "Recall"}, "valid_metric=NDCG@10: not computed .*metrics: command line"),
     "negatives of CE": ("SASRec", {"train_neg_sample_args": {"distribution": "uniform"}}, "loss_type=CE takes no negatives.*loss_type: RecBole's model/SASRec"),
+    "no negatives for BPR": ("SASRec", {"loss_type": "BPR", "train_neg_sample_args": None, "train_all_positions": False}, "loss_type=BPR needs negatives"),
     "text of no column": ("Molar", {"item_text_fields": []}, "item_text_fields=..: item_modalities=.'text', 'image'. reads text"),
     "a frozen MIRM end to end": ("Molar", {"item_encoding": "end_to_end", "mirm_tuning": "frozen"}, "item_encoding=end_to_end: trains MIRM"),
     "width of compact": ("Molar", {"compact_hidden_size": 30}, "compact_hidden_size=30: must be a positive multiple of 16, because of compact_num_heads"),
@@ -78,3 +80,14 @@ def test_a_model_of_the_users_own_may_mean_something_else(tmp_path, monkeypatch)
     assert config("own_models.Mine", **given)["tau"] == "soft"
     with pytest.raises(PropertyError, match="--id_tau=soft: must be a number"):
         config("Molar", id_model="DuoRec", id_tau="soft")
+
+
+def test_what_only_the_id_model_knows_is_found_before_stage_1():
+    """id_n_layers has no default in Molar's configuration; id_n_heads meets a default of RecBole's."""
+    for given, message in (
+        ({"id_mask_ratio": 2, "id_model": "BERT4Rec", "id_n_layers": 0}, "^--id_n_layers=0: must be a whole number"),
+        ({"id_hidden_size": 15}, "^id_n_heads=2: must divide id_hidden_size=15. .id_n_heads: RecBole's model/SASRec.yaml, line 2; id_hidden_size: comm"),
+        ({"id_model": "GRU4Rec", "id_dropout_prob": "x"}, "^--id_dropout_prob=x: must be a number"),
+    ):
+        with pytest.raises(PropertyError, match=message):
+            make_id_config(config("Molar", **given))

@@ -5,6 +5,8 @@ import inspect
 import torch
 from torch import nn
 
+from recbole_molar.property_error import bad_value
+
 
 class IDModel(nn.Module):
     """Adapter around any RecBole sequential model: gives its user embedding E_id.
@@ -85,5 +87,5 @@ def _last_state(model, interaction):
 
 def _checked(embedding, model):
     if not torch.is_tensor(embedding) or embedding.dim() != 2 or embedding.size(1) == model.n_items:  # RepeatNet gives the scores themselves
-        raise ValueError(f"id_model={type(model).__name__}: shows no user embedding. Give the class a method user_embedding(interaction) -> [B, D].")
+        raise bad_value("id_model", type(model).__name__, "shows no user embedding. Give the class a method user_embedding(interaction) -> [B, D].")
     return embedding

@@ -18,6 +18,7 @@ from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.device import make_accelerator
 from recbole_molar.lock import take_lock
 from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
+from recbole_molar.model.id_model.id_model import check_user_embedding
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
 from recbole_molar.trainer.sequential_trainer import BEST
@@ -195,6 +196,7 @@ def train_id_model(config, accelerator, folder, split_hash):
             except ValueError as error:
                 raise ValueError(f"{error} Delete the folder {cache}, and the ID model is trained anew.") from error
         else:
+            check_user_embedding(model, prepared.loaders[0]._dataset[[0, 0]].to(config["device"]))
             trainer = train(id_config, prepared, model, accelerator, folder, cache, "id_model")
             accelerator.wait_for_everyone()
             trainer.load_best()

@@ -35,7 +35,7 @@ class IDModel(nn.Module):
         """User embedding after the whole history: batch of rows -> [B, D_id].
 
         Raises:
-            ValueError: this model keeps its user embedding to itself.
+            PropertyError: this model keeps its user embedding to itself.
         """
         with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
             return self._user_embedding(interaction)
@@ -57,6 +57,16 @@ class IDModel(nn.Module):
         """The model's own loss, for joint training: a scalar, the sum where it has parts."""
         loss = self.model.calculate_loss(interaction)
         return sum(loss) if isinstance(loss, tuple) else loss
+
+
+def check_user_embedding(model, rows):
+    """Find out before a model is trained whether the alignment can read its user embedding; rows (Interaction): any two.
+
+    Raises:
+        PropertyError: it cannot.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        IDModel(model, trains=True).eval()(rows)
 
 
 def _last_state(model, interaction):

@@ -136,6 +136,12 @@ def test_a_key_that_only_its_condition_makes_known(make_space):
     check(space, model="Molar", user_encoder="GRU4Rec")
 
 
+def test_a_value_that_only_another_dimension_makes_possible(make_space):
+    check(make_space("n_heads: {choice: [1, 3]}\nhidden_size: {choice: [32, 48]}\n"))  # 3 divides 48, and not the default, 64
+    with pytest.raises(ValueError, match="space.yaml, line 1: n_heads=3: must divide hidden_size=64"):
+        check(make_space("n_heads: {choice: [1, 3]}\n"))
+
+
 @pytest.mark.parametrize("model", ["SASRec", "Molar"])
 def test_shipped_spaces(model):
     space, config = Space(f"properties/hyper/{model}.yaml"), Config(config_dict={"model": model, "dataset": "ml-1m"})

@@ -15,6 +15,7 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_json
 from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
 from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
+from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
 from recbole_molar.lock import take_lock
 from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
@@ -125,12 +126,15 @@ def new_folder(config, accelerator):
 
 
 def prepare(config):
-    """Load and split the data: all positions where wanted and the model allows it, else RecBole's prefixes."""
+    """Load and split the data: all positions, or whole histories to be masked, where wanted and the model allows it; else RecBole's prefixes."""
     model_class = config.model_class
     if getattr(model_class, "trains_all_positions", False):
         dataset = create_dataset(config, all_positions=True)
         return Prepared(dataset, data_preparation(config, dataset), model_class, "all positions of a history")
     reason = needs_prefixes(config)
+    if not reason and config["transform"] == MASKED:
+        dataset = create_dataset(config, all_positions=True)
+        return Prepared(dataset, data_preparation(config, dataset), model_class, "whole histories, masked anew in each epoch")
     if not reason and hasattr(model_class, "gather_indexes"):
         dataset = create_dataset(config, all_positions=True)
         loaders = data_preparation(config, dataset)

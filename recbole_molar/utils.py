@@ -3,7 +3,7 @@
 import importlib
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.data.dataset import HistoryDataset, HistoryDataLoader
+from recbole_molar.data.dataset import MASKED, HistoryDataset, HistoryDataLoader
 from recbole_molar.lookup import available, did_you_mean, find_class
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 from recbole.data import get_dataloader
@@ -89,7 +89,7 @@ def needs_prefixes(config):
         return "train_all_positions=False"
     if "LS" not in config["eval_args"]["split"]:
         return "all positions need leave-one-out"
-    if config["transform"]:
+    if config["transform"] not in (None, MASKED):
         return f"transform={config['transform']} works on rows"
     if negatives["distribution"] == "popularity" or negatives["sample_num"] not in (1, "none") or negatives["dynamic"]:
         return "all positions know one uniform negative only, not these train_neg_sample_args"

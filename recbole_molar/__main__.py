@@ -8,7 +8,8 @@ USAGE = """usage: python -m recbole_molar run --model=NAME --dataset=NAME [--con
        python -m recbole_molar run --resume=RUN_FOLDER
        python -m recbole_molar doctor --dataset=NAME [any option of run]
        python -m recbole_molar doctor --run=RUN_FOLDER [--output_dir=FOLDER]
-       python -m recbole_molar compare --models=A,B,... --dataset=NAME [--seeds=N] [--reference=A] [--jobs=N] [--report=False] [any option of run]
+       python -m recbole_molar compare --models=A,B,... --dataset=NAME [--seeds=N] [--reference=A] [--jobs=N] [--tune-trials=N]
+                                       [--report=False] [any option of run]
        python -m recbole_molar tune --model=NAME --dataset=NAME --space=FILE [--trials=N] [--sampler=tpe|grid|random] [--pruning=False] [any option of run]
        python -m recbole_molar show-config --model=NAME --dataset=NAME [--key=WORD] [any option of run]
 

@@ -12,15 +12,16 @@ import numpy as np
 from recbole_molar.checkpoint import write_atomic, write_json
 from recbole_molar.command_line import parse_command_line
 from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
-from recbole_molar.compare.runs import check_split, parse_models, plan, read_curve, run_missing
+from recbole_molar.compare.runs import DEFAULT_SEED, check_split, parse_models, parse_seeds, plan, read_curve, run_missing
 from recbole_molar.compare.segments import Audience
 from recbole_molar.compare.statistics import bootstrap, difference, holm
 from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
+from recbole_molar.compare.tuned import check_tuning, tune_entries
 from recbole_molar.config import Config
 from recbole_molar.run_folder import RANKS
 
-OWN_KEYS = ("models", "seeds", "reference", "jobs", "report")
-DEFAULT_SEED, DEFAULT_SEEDS = 2020, 3
+OWN_KEYS = ("models", "seeds", "reference", "jobs", "report", "tune_trials")
+DEFAULT_SEEDS = 3
 
 
 def compare(arguments):
@@ -28,7 +29,8 @@ def compare(arguments):
 
     Args:
         arguments (list of str): `--models=A,B`, `--dataset=`, `--seeds=` (a number or a list), `--reference=` (label; default the first),
-            `--jobs=`, `--report=False`, and any option of a run, which goes to every model that knows it.
+            `--jobs=`, `--report=False`, `--tune-trials=` (search for each model's properties first), and any option of a run, which goes
+            to every model that knows it.
 
     Returns:
         tuple: the table as text, exit code (1 if a run failed).
@@ -38,20 +40,26 @@ def compare(arguments):
     """
     warnings.filterwarnings("ignore", module="recbole|pandas")
     given = parse_command_line(arguments)
-    own = {key: given.pop(key) for key in OWN_KEYS if key in given}
+    own = {key: given.pop(word) for key in OWN_KEYS for word in (key, key.replace("_", "-")) if word in given}
     if "models" not in own:
         raise ValueError("--models is missing. Example: --models=Molar,SASRec --dataset=ml-100k --seeds=3")
     entries = parse_models(own["models"])
     reference = str(own.get("reference", entries[0].label))
     if reference not in [entry.label for entry in entries]:
         raise ValueError(f"--reference={reference}: not among the models. Valid: {', '.join(entry.label for entry in entries)}.")
-    jobs, wants_report = _jobs(own.get("jobs")), own.get("report", True)
+    jobs, wants_report, trials = _jobs(own.get("jobs")), own.get("report", True), own.get("tune_trials")
     if not isinstance(wants_report, bool):
         raise ValueError(f"--report={wants_report}: give True or False.")
-    plan(entries, given, _seeds(own.get("seeds", DEFAULT_SEEDS), given.pop("seed", DEFAULT_SEED)))
+    seeds = parse_seeds(own.get("seeds", DEFAULT_SEEDS), first=given.pop("seed", DEFAULT_SEED))
+    plan(entries, given, seeds)  # before any time is spent
+    check_split([run for entry in entries for run in entry.runs if run.is_done])
+    if trials is not None:
+        check_tuning(entries, given, trials)
+    folder = _folder(entries[0].runs[0].properties)
+    if trials is not None:
+        tune_entries(entries, given, seeds, trials, folder, jobs)
+        plan(entries, given, seeds)
     runs = [run for entry in entries for run in entry.runs]
-    check_split([run for run in runs if run.is_done])  # before any time is spent
-    folder = _folder(runs[0].properties)
     print(f"{len(runs)} runs of {len(entries)} models, {sum(run.is_done for run in runs)} of them done before; results go to {folder}", flush=True)
     failed = run_missing(runs, folder, jobs)
     for entry in entries:
@@ -77,13 +85,6 @@ def _report(found, path):
     except ValueError as error:
         return f"- No report.html: {error}\n"
     return "".join(f"- report.html, left out: {reason}\n" for reason in left_out)
-
-
-def _seeds(value, first):
-    seeds = [first + index for index in range(value)] if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds={value}: give how many (5), or a list of different whole numbers ([2020, 2021]).")
-    return seeds
 
 
 def _jobs(value):
@@ -136,7 +137,7 @@ def examine(entries, reference, failed=()):
             "label": entry.label,
             "seeds": [run.seed for run in entry.runs],
             "folders": [str(run.folder) for run in entry.runs],
-            "training": results[entry.label][0]["training"],
+            "training": results[entry.label][0]["training"], "tuned": entry.tuned,
             "test": {metric: _spread(values.mean(1)) for metric, values in users[entry.label].items()},
             "valid": {metric: _spread([result["best_valid_result"].get(metric, np.nan) for result in results[entry.label]]) for metric in metrics},
             "segments": {

@@ -179,7 +179,8 @@ def _check_same_model(entry):
         first = entry.runs[0].properties
         for key in sorted({*first, *run.properties} - NOT_IDENTITY - {"seed", "id_weights", "mirm_weights"}):
             if first.get(key) != run.properties.get(key):
-                raise ValueError(f"--models: {entry.label}: its runs differ in {key}: {first.get(key)} in {entry.runs[0].folder}, {run.properties.get(key)} in {run.folder}.")
+                values = f"{first.get(key)} in {entry.runs[0].folder}, {run.properties.get(key)} in {run.folder}"
+                raise ValueError(f"--models: {entry.label}: its runs differ in {key}: {values}.")
     if len({run.seed for run in entry.runs}) < len(entry.runs):
         raise ValueError(f"--models: {entry.label}: two of its runs have the same seed ({', '.join(str(run.seed) for run in entry.runs)}).")
 

@@ -20,11 +20,12 @@ def check_tuning(entries, options, trials):
         raise ValueError('--tune-trials needs Optuna: pip install "recbole_molar[tune]", in a checkout pip install -e ".[tune]"')
     for entry in entries:
         if entry.folders:
-            raise ValueError(f"--models: {entry.label}: finished runs cannot be tuned, so the budgets would differ. Name the model, or leave out --tune-trials.")
+            raise ValueError(f"--models: {entry.label}: finished runs cannot be tuned. Name the model, or leave out --tune-trials.")
         space = space_of(entry)
         both = sorted(set(options) & set(read_yaml(space)))
         if both:
-            raise ValueError(f"--{both[0]}: {space} searches over it. Leave it out, or write it to the model: --models='{{{entry.label}: {{model: ..., ...}}}}'.")
+            start = f"--models='{{{entry.label}: {{model: {entry.properties['model']}, {both[0]}: {options[both[0]]}}}}}'"
+            raise ValueError(f"--{both[0]}: {space} searches over it. Leave it out; or let the search start there: {start}.")
 
 
 def space_of(entry):

@@ -24,6 +24,7 @@ from recbole_molar.trainer.sequential_trainer import CURVE
 # Runs that differ in these are still the same run: where it computes, what it prints, where it writes.
 NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}
 DEFAULT_SEED = 2020
+SEARCH = "search.json"  # of a study of `tune`
 PROTOCOL = ("eval_args", "mask_history", "metrics", "topk", "valid_metric", "repeatable", "rm_dup_inter", "user_inter_num_interval", "item_inter_num_interval")
 
 

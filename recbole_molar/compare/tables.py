@@ -15,10 +15,14 @@ def as_text(found):
     """For a terminal."""
     blocks = [[f"{found['dataset']}: {found['users']:,} users, test figures at the best epoch by validation {found['valid_metric']}"]]
     for title, rows in sections(found):
-        widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths))) for row in rows]
-        blocks.append([title, *lines])
+        blocks.append([title, aligned(rows)])
     return "\n\n".join("\n".join(lines) for lines in [*blocks, notes(found)])
+
+
+def aligned(rows):
+    """Rows of cells as lines, columns under each other: the first to the left, the others to the right."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths))) for row in rows)
 
 
 def as_markdown(found):

@@ -243,7 +243,7 @@ def test_without_optuna(tune, monkeypatch):
 
 
 def test_the_page_says_what_happened(tune, tmp_path):
-    text = SPACE + "attn_dropout_prob: {uniform: [0.0, 0.4], step: 0.1, if: {hidden_dropout_prob: 0.5}}\n"
+    text = SPACE + "attn_dropout_prob: {uniform: [0.0, 0.5], step: 0.1, if: {hidden_dropout_prob: 0.5}}\n"
     code, out, err = tune(text, trials=12, epochs=2, attn_dropout_prob=None)
     assert (code, err) == (0, "")
     (folder,) = (tmp_path / "saved" / "tiny").glob("tune-*")

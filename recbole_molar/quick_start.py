@@ -1,6 +1,5 @@
 """The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
 
-import contextlib
 import hashlib
 import json
 import time
@@ -17,7 +16,7 @@ from recbole_molar.command_line import config_file_list, parse_command_line, rea
 from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
-from recbole_molar.lock import take_lock
+from recbole_molar.lock import cache_lock
 from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
 from recbole_molar.trainer.sequential_trainer import BEST
@@ -185,7 +184,7 @@ def train_id_model(config, accelerator, folder, split_hash):
     cache = id_model_cache(config, id_config, split_hash)
     getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
     done = cache / DONE
-    with take_lock(cache.parents[1] / "locks" / cache.name) if accelerator.is_main_process else contextlib.nullcontext():  # another run may be training it
+    with cache_lock(cache.parents[1], cache.name, accelerator):  # another run may be training it
         accelerator.wait_for_everyone()
         reused = done.is_file()
         if reused:

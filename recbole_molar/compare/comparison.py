@@ -1,15 +1,12 @@
 """`compare`: run what is missing, then one table for all models, with the tests of their differences."""
 
-import contextlib
 import json
 import warnings
 from dataclasses import asdict
-from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 
-from recbole_molar.checkpoint import write_atomic, write_json
+from recbole_molar.checkpoint import write_json, write_text
 from recbole_molar.command_line import parse_command_line
 from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
 from recbole_molar.compare.runs import DEFAULT_SEED, check_split, parse_models, parse_seeds, plan, read_curve, run_missing
@@ -18,7 +15,7 @@ from recbole_molar.compare.statistics import bootstrap, difference, holm
 from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
 from recbole_molar.compare.tuned import check_tuning, tune_entries
 from recbole_molar.config import Config
-from recbole_molar.run_folder import RANKS
+from recbole_molar.run_folder import RANKS, make_folder
 
 OWN_KEYS = ("models", "seeds", "reference", "jobs", "report", "tune_trials")
 DEFAULT_SEEDS = 3
@@ -53,9 +50,11 @@ def compare(arguments):
     seeds = parse_seeds(own.get("seeds", DEFAULT_SEEDS), first=given.pop("seed", DEFAULT_SEED))
     plan(entries, given, seeds)  # before any time is spent
     check_split([run for entry in entries for run in entry.runs if run.is_done])
+    first = entries[0].runs[0].properties
     if trials is not None:
         check_tuning(entries, given, trials)
-    folder = _folder(entries[0].runs[0].properties)
+    folder = make_folder(first["output_dir"], first["dataset"], "compare-{}")
+    (folder / "logs").mkdir()
     if trials is not None:
         tune_entries(entries, given, seeds, trials, folder, jobs)
         plan(entries, given, seeds)
@@ -67,7 +66,7 @@ def compare(arguments):
     found = examine([entry for entry in entries if entry.runs], reference, failed)
     write_json(folder / "comparison.json", found)
     for name, render in (("table.md", as_markdown), ("table.csv", as_csv), ("table.tex", as_latex)):
-        write_atomic(folder / name, lambda temporary, render=render: Path(temporary).write_text(render(found), encoding="utf-8"))
+        write_text(folder / name, render(found))
     remark = _report(found, folder / "report.html") if wants_report else ""
     return f"{as_text(found)}\n{remark}{folder}", 1 if failed else 0
 
@@ -91,16 +90,6 @@ def _jobs(value):
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ValueError(f"--jobs={value}: give how many runs at a time, a whole number of at least 1.")
     return value
-
-
-def _folder(properties):
-    stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
-    while True:
-        folder = Path(properties["output_dir"]) / str(properties["dataset"]) / (f"compare-{stamp}" + (f"-{attempt}" if attempt else ""))
-        with contextlib.suppress(FileExistsError):
-            (folder / "logs").mkdir(parents=True)
-            return folder
-        attempt += 1
 
 
 def examine(entries, reference, failed=()):

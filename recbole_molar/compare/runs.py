@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import read_json, write_atomic
+from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, dump_yaml, read_yaml
 from recbole_molar.config import Config, refuse_foreign_code
 from recbole_molar.quick_start import CHANGES_NO_WEIGHT
@@ -304,7 +304,7 @@ def queue(tasks, work, jobs, what):
 
 def write_properties(path, properties):
     """A YAML file of properties; returns its path."""
-    write_atomic(path, lambda temporary: Path(temporary).write_text(dump_yaml(properties), encoding="utf-8"))
+    write_text(path, dump_yaml(properties))
     return path
 
 

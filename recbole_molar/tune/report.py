@@ -2,12 +2,11 @@
 
 import contextlib
 import csv
-from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 
-from recbole_molar.checkpoint import write_atomic, write_json
+from recbole_molar.checkpoint import write_atomic, write_json, write_text
 from recbole_molar.command_line import dump_yaml
 from recbole_molar.compare.runs import NOT_IDENTITY, SEARCH
 from recbole_molar.config import Config
@@ -101,7 +100,7 @@ def write_best(study, config):
     trial = study.trials(TrialState.COMPLETE)[0]
     about = f"# Trial {trial.number} of {study.folder.name}: valid {study.metric} {trial.value:.4f}, the best of {len(study.trials())} trials.\n"
     text = about + dump_yaml(chosen, sort_keys=False)
-    write_atomic(study.folder / "best.yaml", lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_text(study.folder / "best.yaml", text)
 
 
 def search_of(study):
@@ -138,5 +137,5 @@ def write_page(study):
         "history": charts.history(search), "curves": charts.curves(search), "importance": charts.importance(search), "slices": charts.slices(search),
         "best_yaml": (study.folder / "best.yaml").read_text(encoding="utf-8"),
     })  # fmt: skip
-    write_atomic(study.folder / "report.html", lambda temporary: Path(temporary).write_text(page, encoding="utf-8"))
+    write_text(study.folder / "report.html", page)
     return None

@@ -17,7 +17,7 @@ from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import read_json, write_atomic
+from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, parse_command_line
 from recbole_molar.compare.runs import NOT_IDENTITY, PROTOCOL, find, identity
 from recbole_molar.compare.tables import aligned
@@ -107,8 +107,7 @@ def open_study(given, own):
     name = f"tune-{config.model_class.__name__}-{hashlib.sha256(mark.encode()).hexdigest()[:8]}"
     folder = Path(config["output_dir"]) / str(config["dataset"]) / name
     folder.mkdir(parents=True, exist_ok=True)
-    text = Path(space.file).read_text(encoding="utf-8")
-    write_atomic(folder / f"space{Path(space.file).suffix}", lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_text(folder / f"space{Path(space.file).suffix}", Path(space.file).read_text(encoding="utf-8"))
     return TuningStudy(folder, space, config, sampler, pruning), make_config
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from recbole_molar.checkpoint import read_json, write_atomic
+from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.compare import tables
 from recbole_molar.compare.report import curves
 from recbole_molar.compare.report.alignment import before_and_after
@@ -52,7 +52,7 @@ def write_report(found, path, most_bytes=MOST_BYTES):
     if omitted:
         left_out.append(f"{omitted:,} pictures, to keep the file below {most_bytes / 1e6:g} MB; their items are shown by title.")
     page = render("page.html", {**content, "posters": posters})
-    write_atomic(path, lambda temporary: Path(temporary).write_text(page, encoding="utf-8"))
+    write_text(path, page)
     return left_out
 
 

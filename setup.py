@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["recbole_molar", "recbole_molar.*", "dataset_converters*"]), "recbole_molar.properties"],
     package_dir={"recbole_molar.properties": "properties"},
-    package_data={"recbole_molar.properties": ["*.yaml", "*/*.yaml"], "recbole_molar.compare.report": ["*.html", "page.css", "page.js"]},
+    package_data={"recbole_molar.properties": ["*.yaml", "*/*.yaml", "*/*/*.yaml"], "recbole_molar.compare.report": ["*.html", "page.css", "page.js"]},
     install_requires=[
         "recbole>=1.2.0,<1.3", "torch>=2.4", "transformers>=5.17", "peft>=0.21", "accelerate>=1.10", "tokenizers>=0.21",
         "safetensors>=0.4.5", "pillow>=10", "pyyaml>=6", "tqdm>=4.66", "numpy>=1.26", "pandas>=2,<3", "psutil>=5.9", "setuptools",

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ("path/to", "saved/", "images/", "Qwen/", "/")
 # as in `--key=value`, and options of one command
-PLACEHOLDERS = {"key", "id_", "run", "space", "trials", "sampler", "pruning", "models", "reference", "table"}
+PLACEHOLDERS = {"key", "id_", "run", "space", "trials", "sampler", "pruning", "models", "reference", "table", "rows"}
 
 
 def paths():

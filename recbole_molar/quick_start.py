@@ -17,7 +17,7 @@ from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
 from recbole_molar.lock import cache_lock
-from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
+from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, with_all_positions
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
 from recbole_molar.trainer.sequential_trainer import BEST
 from recbole_molar.utils import create_dataset, data_preparation, get_trainer, make_model, needs_prefixes
@@ -138,7 +138,9 @@ def prepare(config):
         dataset = create_dataset(config, all_positions=True)
         loaders = data_preparation(config, dataset)
         everywhere = with_all_positions(model_class)
-        if allows_all_positions(make_model(everywhere, config, loaders[0]._dataset)):
+        tried = make_model(everywhere, config, loaders[0]._dataset)
+        if allows_all_positions(tried):
+            everywhere.plain_cross_entropy = is_plain_cross_entropy(tried)
             return Prepared(dataset, loaders, everywhere, "all positions of a history in one pass")
     reason = reason or "this model does not allow all positions"
     dataset = create_dataset(config, all_positions=False)

@@ -19,7 +19,7 @@ setup(
     package_data={"recbole_molar.properties": ["*.yaml", "*/*.yaml", "*/*/*.yaml"], "recbole_molar.compare.report": ["*.html", "page.css", "page.js"]},
     install_requires=[
         "recbole>=1.2.0,<1.3", "torch>=2.4", "transformers>=5.17", "peft>=0.21", "accelerate>=1.10", "tokenizers>=0.21",
-        "safetensors>=0.4.5", "pillow>=10", "pyyaml>=6", "tqdm>=4.66", "numpy>=1.26", "pandas>=2,<3", "psutil>=5.9", "setuptools",
+        "safetensors>=0.4.5", "pillow>=10", "pydantic>=2.10,<3", "pyyaml>=6", "tqdm>=4.66", "numpy>=1.26", "pandas>=2,<3", "psutil>=5.9", "setuptools",
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "httpx2>=2,<3", "pyarrow>=15", "optuna>=5,<6", *REPORT],

@@ -49,8 +49,16 @@ def load_yaml(text):
     Raises:
         ValueError: not YAML, or anchors that unfold to more than MOST_VALUES values.
     """
+    return _load_with_lines(text)[0]
+
+
+def _load_with_lines(text):
+    """The value of a text and, where it is a dictionary, the line of each of its keys, from 1."""
     try:
-        value = yaml.load(text, Loader=yaml_loader())
+        loader = yaml_loader()(text)
+        node = loader.get_single_node()
+        value = None if node is None else loader.construct_document(node)
+        lines = {loader.construct_object(key): key.start_mark.line + 1 for key, _ in node.value} if isinstance(value, dict) else {}
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except Exception as error:  # `!!bool x` and the like raise anything from inside PyYAML
@@ -61,11 +69,19 @@ def load_yaml(text):
         if count > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES:,} values, anchors unfolded")
         left.extend([*inner, *inner.values()] if isinstance(inner, dict) else inner if isinstance(inner, (list, tuple, set)) else ())
-    return value
+    return value, lines
 
 
 def read_yaml(path):
+    """Properties of a file; raises as :func:`read_with_lines`."""
+    return read_with_lines(path)[0]
+
+
+def read_with_lines(path):
     """Read a file of properties.
+
+    Returns:
+        tuple: key -> value, key -> the line that it stands in, from 1.
 
     Raises:
         ValueError: no such file, not YAML, or not `key: value` lines; names the file (and line).
@@ -77,14 +93,14 @@ def read_yaml(path):
     except ValueError as error:  # not UTF-8, or a NUL in the name
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     try:
-        value = load_yaml(text)
+        value, lines = _load_with_lines(text)
     except ValueError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if value is None:
-        return {}
+        return {}, {}
     if not isinstance(value, dict):
         raise ValueError(f"{path}: found a {type(value).__name__}; write one `key: value` on each line.")
-    return value
+    return value, lines
 
 
 def parse_command_line(arguments):

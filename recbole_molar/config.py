@@ -1,5 +1,6 @@
 """RecBole's Config plus our properties: YAML values on the command line, merged dictionaries, and no unknown key."""
 
+import contextlib
 import inspect
 import re
 from functools import lru_cache
@@ -8,9 +9,12 @@ from pathlib import Path
 import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.command_line import properties_dir, read_yaml, yaml_loader
+from recbole_molar.command_line import properties_dir, read_with_lines, read_yaml, yaml_loader
 from recbole_molar.lookup import did_you_mean, find_class
-from recbole_molar.property_values import MERGED_KEYS, PICKLED, as_list, check_dictionaries, check_types, check_values
+from recbole_molar.property_combinations import negatives_fit_the_loss
+from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError, bad_value
+from recbole_molar.property_schema import PICKLED, Properties, check
+from recbole_molar.property_values import MERGED_KEYS, as_list, check_kinds
 from recbole_molar.utils import get_model
 from recbole.config import Config as RecBoleConfig
 from recbole.utils.argument_list import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
@@ -38,16 +42,34 @@ class Config(RecBoleConfig):
     Args:
         model (str or class), dataset (str), config_file_list (list), config_dict (dict): as RecBole's; `config_dict`
             holds what was typed on the command line. `sys.argv` is not read.
+        origins (dict): key of `config_dict` -> where its value stands, if that is not the command line.
+
+    Attributes:
+        origins (dict): key -> where its value stands, "mine.yaml, line 3" or "command line".
+        under (dict): key of which a user gave a part -> where the rest stands.
 
     Raises:
-        ValueError: an unknown key, model, part or choice.
+        PropertyError: an unknown key, model or part, or a value that the schema refuses; it names file and line. ValueError: a bad file.
     """
 
-    def __init__(self, model=None, dataset=None, config_file_list=None, config_dict=None):
-        self.own_keys = set()
-        self.origins = {}  # key -> where its value comes from
-        with compat.hidden_command_line():
-            super().__init__(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+    def __init__(self, model=None, dataset=None, config_file_list=None, config_dict=None, origins=None):
+        self.own_keys, self.origins, self.under = set(), {}, {}
+        self.given = {key: (origins or {}).get(key, COMMAND_LINE) for key in config_dict or {}}  # as `origins`, of what the user gave
+        try:
+            with compat.hidden_command_line():
+                super().__init__(model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+        except PropertyError as error:
+            error.locate({**self.origins, **self.given})
+            raise
+
+    @contextlib.contextmanager
+    def locating(self):
+        """Errors about a property that are only found with the data or the model name their place too."""
+        try:
+            yield
+        except PropertyError as error:
+            error.locate(self.origins)
+            raise
 
     def compatibility_settings(self):
         """Nothing: `compat` restored NumPy's old names when it was imported."""
@@ -56,8 +78,13 @@ class Config(RecBoleConfig):
         return yaml_loader()
 
     def _load_config_files(self, file_list):
-        self.files = {str(file): read_yaml(file) for file in file_list or []}
-        return {key: value for content in self.files.values() for key, value in content.items()}
+        merged, places = {}, {}
+        for file in file_list or []:
+            content, lines = read_with_lines(file)
+            merged.update(content)
+            places.update(_places(file, lines))
+        self.given = {**places, **self.given}
+        return merged
 
     def _convert_config_dict(self, config_dict):
         return dict(config_dict or {})
@@ -69,18 +96,20 @@ class Config(RecBoleConfig):
             if value is None:
                 raise ValueError(f"--{key} is missing. Example: --model=Molar --dataset=ml-100k")
         if not isinstance(dataset, (str, int)) or not re.fullmatch(r"\w[^/\\\0]{0,200}", str(dataset)):
-            raise ValueError(f"dataset={str(dataset)[:80]}: must be the name of a folder in data_path. Set --data_path to the folder that holds it.")
+            text = f"dataset={str(dataset)[:80]}: must be the name of a folder in data_path. Set --data_path to the folder that holds it."
+            raise PropertyError("dataset", text)
         for key in ("data_path", "output_dir"):
             value = self.external_config_dict.get(key, ".")
             if not isinstance(value, (str, int)) or value == "" or any(len(part.encode("utf-8", "replace")) > 255 for part in Path(str(value)).parts):
-                raise ValueError(f"{key}={str(value)[:80]}: must be the path of a folder.")
+                raise bad_value(key, str(value)[:80], "must be the path of a folder.")
         model_class = model if isinstance(model, type) else get_model(model)
         self.model_name = str(model) if not isinstance(model, type) else f"{model.__module__}.{model.__qualname__}"
         return model_class.__name__, model_class, str(dataset)
 
     def _update_internal_config_dict(self, file):
-        content = super()._update_internal_config_dict(file)
-        self.origins.update(dict.fromkeys(content or {}, f"RecBole's {Path(file).parent.name}/{Path(file).name}".replace("properties/", "")))
+        content, lines = read_with_lines(file)
+        self.internal_config_dict.update(content)
+        self.origins.update(_places(f"RecBole's {Path(file).parent.name}/{Path(file).name}".replace("properties/", ""), lines))
         return content
 
     def _load_internal_config_dict(self, model, model_class, dataset):
@@ -118,50 +147,47 @@ class Config(RecBoleConfig):
 
     def _read_ours(self, file):
         if file.is_file():
-            content = read_yaml(file)
+            content, lines = read_with_lines(file)
             self.own_keys |= set(content)
             for key in MERGED_KEYS:
                 if isinstance(content.get(key), dict) and isinstance(self.internal_config_dict.get(key), dict):
                     content[key] = {**self.internal_config_dict[key], **content[key]}
             self.internal_config_dict.update(content)
-            self.origins.update(dict.fromkeys(content, _origin(file)))
+            self.origins.update(_places(file, lines))
 
     def _read_data_sets_own(self, file):
         """The data set's own YAML: it comes with the data, perhaps from a stranger, and may describe them but not choose code or other files."""
-        content = read_yaml(file) if file.is_file() else {}
+        content, lines = read_with_lines(file) if file.is_file() else ({}, {})
         for key in content:
             if key in NOT_OF_A_DATA_SET or key in PICKLED:
-                raise ValueError(f"{file}: {key}: a data set may not set this. Take the line out; give --{key} on the command line if you want it.")
+                text = f"{key}: a data set may not set this. Take the line out; give --{key} on the command line if you want it."
+                raise PropertyError(key, text).locate(_places(file, lines))
             if key not in self.known_keys | _keys_of_any_model() and not self._is_id_model_key(key):
-                raise ValueError(f"{file}: {key}: unknown property.{did_you_mean(key, {*map(str, self.known_keys), *_keys_of_any_model()})}")
+                hint = did_you_mean(key, {*map(str, self.known_keys), *_keys_of_any_model()})
+                raise UnknownPropertyError(key, f"{key}: unknown property.{hint}").locate(_places(file, lines))
         image_dir = Path(str(content.get("item_image_dir", "")))
         if image_dir.is_absolute() or ".." in image_dir.parts:
-            raise ValueError(f"{file}: item_image_dir={image_dir}: a data set's own pictures lie below its folder. Give --item_image_dir for others.")
+            text = f"item_image_dir={image_dir}: a data set's own pictures lie below its folder. Give --item_image_dir for others."
+            raise PropertyError("item_image_dir", text).locate(_places(file, lines))
         self._read_ours(file)
 
     def _check_keys(self):
-        sources = {**{f"{file}: ": content for file, content in self.files.items()}, "--": self.variable_config_dict}
-        for source, content in sources.items():
-            for key in content:
-                if key not in self.known_keys and not self._is_id_model_key(key):
-                    hint = did_you_mean(key, {str(name) for name in self.known_keys | self._id_model_keys()})
-                    raise ValueError(f"{source}{key}: unknown property for model {self.model}.{hint}")
+        for key in self.external_config_dict:
+            if key not in self.known_keys and not self._is_id_model_key(key):
+                hint = did_you_mean(key, {str(name) for name in self.known_keys | self._id_model_keys()})
+                raise UnknownPropertyError(key, f"{key}: unknown property for model {self.model}.{hint}")
 
     def _is_id_model_key(self, key):
         """`id_<key>` sets `<key>` of the ID model."""
         return key in self._id_model_keys()
 
     def _id_model_keys(self):
-        if "id_model_class" not in self.__dict__:
-            return set()
-        known = _listed_keys() | _keys_read_by(self.id_model_class) | set(read_yaml(properties_dir() / "overall.yaml"))
-        return {f"id_{key}" for key in known}
+        return _keys_of_id_model(self.id_model_class) if "id_model_class" in self.__dict__ else frozenset()
 
     def _get_final_config_dict(self):
         final = {**self.internal_config_dict, **self.external_config_dict}
-        for source, content in (*self.files.items(), ("command line", self.variable_config_dict)):
-            over = {key: f", over {self.origins[key]}" for key in MERGED_KEYS if key in self.origins}
-            self.origins.update({key: f"{_origin(source)}{over.get(key, '')}" for key in content})
+        self.under = {key: self.origins[key] for key in MERGED_KEYS if key in self.given and key in self.origins}
+        self.origins.update(self.given)
         for key in MERGED_KEYS:
             if isinstance(final.get(key), dict) and isinstance(self.internal_config_dict.get(key), dict):
                 final[key] = {**self.internal_config_dict[key], **final[key]}
@@ -170,9 +196,10 @@ class Config(RecBoleConfig):
         for key in ("user_inter_num_interval", "item_inter_num_interval"):
             if isinstance(final[key], list):  # [5,10] of a YAML file
                 final[key] = f"[{','.join(map(str, final[key]))}]"
-        check_values(final)
-        check_types(final, self.internal_config_dict)
-        check_dictionaries(final)
+        check(final, [key for key in final if key not in Properties.model_fields and self._is_id_model_key(key)])
+        check_kinds(final, self.internal_config_dict, listed=Properties.model_fields)
+        if not hasattr(self.model_class, "input_type"):
+            negatives_fit_the_loss(final)
         given, columns = self.external_config_dict.get("load_col", {}), final["load_col"]
         if columns and "inter" not in (given or {}) and columns.get("inter") == ["user_id", "item_id"]:
             # RecBole's sample.yaml, which stands in for a data set without a YAML of its own, lacks the time
@@ -214,12 +241,13 @@ def refuse_foreign_code(file, typed, flags=None):
     Raises:
         ValueError: code is named that the user has not named.
     """
-    content = read_yaml(file)
+    content, lines = read_with_lines(file)
     for key in CODE_KEYS:
         flag = (flags or {}).get(key, key)
         for name in as_list(content.get(key)):
             if "." in str(name) and typed.get(flag) != content[key]:
-                raise ValueError(f"{file}: {key}={name} is code outside recbole_molar, and would be run. If you trust it, add --{flag}={content[key]}.")
+                text = f"{key}={name} is code outside recbole_molar, and would be run. If you trust it, add --{flag}={content[key]}."
+                raise PropertyError(key, text).locate(_places(file, lines))
 
 
 @lru_cache
@@ -230,10 +258,17 @@ def _keys_of_any_model():
     return {key for file in files for key in re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.M)}
 
 
-def _origin(file):
-    """A file's path; that of one of ours from `properties/` on."""
+def _places(file, lines):
+    """Key -> "file, line 3"; the path of one of our files from `properties/` on."""
     path, ours = Path(file), properties_dir()
-    return str(path.relative_to(ours.parent)) if path.is_relative_to(ours) else str(file)
+    name = path.relative_to(ours.parent) if path.is_relative_to(ours) else file
+    return {key: f"{name}, line {line}" for key, line in lines.items()}
+
+
+@lru_cache
+def _keys_of_id_model(model_class):
+    known = _listed_keys() | _keys_read_by(model_class) | set(read_yaml(properties_dir() / "overall.yaml"))
+    return frozenset(f"id_{key}" for key in known)
 
 
 def _listed_keys():

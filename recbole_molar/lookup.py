@@ -6,6 +6,8 @@ import importlib
 from functools import lru_cache
 from pathlib import Path
 
+from recbole_molar.property_error import PropertyError
+
 PACKAGE = Path(__file__).parent
 
 
@@ -46,7 +48,7 @@ def find_class(name, kind, key=None):
         key (str): the property that the user typed, for the error message.
 
     Raises:
-        ValueError: no such part; the message lists what there is.
+        PropertyError: no such part; the message lists what there is.
     """
     parts, name = available(kind), str(name)  # whatever YAML made of it
     if name in parts:
@@ -56,5 +58,5 @@ def find_class(name, kind, key=None):
         try:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: `.Foo`, `..foo.Foo`
-            raise ValueError(f"{key or kind}={name}: cannot import it ({error}). Valid: {', '.join(parts)}, or a dotted path to a class.") from error
-    raise ValueError(f"{key or kind}={name}: no such part.{did_you_mean(name, parts)} Valid: {', '.join(parts)}, or a dotted path to a class.")
+            raise PropertyError(key, f"{key or kind}={name}: cannot import it ({error}). Valid: {', '.join(parts)}, or a dotted path to a class.") from error
+    raise PropertyError(key, f"{key or kind}={name}: no such part.{did_you_mean(name, parts)} Valid: {', '.join(parts)}, or a dotted path to a class.")

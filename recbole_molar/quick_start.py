@@ -18,6 +18,8 @@ from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
 from recbole_molar.lock import cache_lock
 from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, with_all_positions
+from recbole_molar.model.id_model.id_model import check_user_embedding
+from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
 from recbole_molar.trainer.sequential_trainer import BEST
 from recbole_molar.utils import create_dataset, data_preparation, get_trainer, make_model, needs_prefixes
@@ -60,7 +62,8 @@ def run(arguments):
     config, resumed = configure(parse_command_line(arguments))
     if resumed and (resumed / RESULT).is_file():
         return {**read_json(resumed / RESULT, "test_result"), "result_file": str(resumed / RESULT)}
-    return carry_out(config, resumed)
+    with config.locating():
+        return carry_out(config, resumed)
 
 
 def carry_out(config, resumed=None, after_validation=None):
@@ -154,6 +157,8 @@ def read_content(config, dataset):
     from recbole_molar.stages import check_parts, read_item_content  # transformers takes seconds to import: baselines do without
 
     check_parts(config)
+    if config["align_weight"] and not config["id_weights"]:
+        make_id_config(config)  # for its errors: it is needed after stage 1 only
     return read_item_content(config, dataset)
 
 
@@ -196,6 +201,7 @@ def train_id_model(config, accelerator, folder, split_hash):
             except ValueError as error:
                 raise ValueError(f"{error} Delete the folder {cache}, and the ID model is trained anew.") from error
         else:
+            check_user_embedding(model, prepared.loaders[0]._dataset[[0, 0]].to(config["device"]))
             trainer = train(id_config, prepared, model, accelerator, folder, cache, "id_model")
             accelerator.wait_for_everyone()
             trainer.load_best()
@@ -220,13 +226,13 @@ def finished_id_model(config, accelerator, split_hash):
     """
     folder = Path(str(config["id_weights"]))
     if not all((folder / name).is_file() for name in (RESULT, CONFIG, BEST)):
-        raise ValueError(f"id_weights={folder}: not the folder of a finished run ({RESULT}, {CONFIG} and {BEST}). Run --model={config['id_model']} first.")
+        raise bad_value("id_weights", folder, f"not the folder of a finished run ({RESULT}, {CONFIG} and {BEST}). Run --model={config['id_model']} first.")
     result = read_json(folder / RESULT, "model", "split_hash", "best_valid_result")
     refuse_foreign_code(folder / CONFIG, {"id_model": config["id_model"]}, {"model": "id_model"})
     if result["model"] != str(config["id_model"]).rpartition(".")[2]:
-        raise ValueError(f"id_weights={folder}: a run of {result['model']}, but id_model={config['id_model']}. Set --id_model={result['model']}.")
+        raise bad_value("id_weights", folder, f"a run of {result['model']}, but id_model={config['id_model']}. Set --id_model={result['model']}.")
     if result["split_hash"] != split_hash:
-        raise ValueError(f"id_weights={folder}: was trained on another split ({result['split_hash']}, here {split_hash}). Run it again on this data.")
+        raise bad_value("id_weights", folder, f"was trained on another split ({result['split_hash']}, here {split_hash}). Run it again on this data.")
     id_config = Config(config_file_list=[folder / CONFIG], config_dict={"data_path": config.as_yaml()["data_path"]})
     id_config["device"] = config["device"]
     prepared = prepare(id_config)
@@ -243,7 +249,13 @@ def make_id_config(config):
     plain = config.as_yaml()
     chosen = {key: plain[key] for key in (*SHARED_WITH_ID_MODEL, *dataset_arguments) if key in plain}
     chosen.update({key[3:]: value for key, value in plain.items() if config._is_id_model_key(key)})
-    id_config = Config(model=config["id_model"], dataset=config["dataset"], config_dict=chosen)
+    own = {key[3:]: origin for key, origin in config.origins.items() if config._is_id_model_key(key)}
+    try:
+        id_config = Config(model=config["id_model"], dataset=config["dataset"], config_dict=chosen, origins={**config.origins, **own})
+    except PropertyError as error:
+        if own.keys() & {error.key, *error.others}:
+            error.renamed("id_")
+        raise
     id_config["device"] = config["device"]  # with several processes, this one's
     return id_config
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from recbole_molar.checkpoint import read_json, write_json, write_text
 from recbole_molar.command_line import dump_yaml
+from recbole_molar.property_error import bad_value
 
 CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
 
@@ -37,7 +38,7 @@ def make_folder(output_dir, dataset, name):
         except FileExistsError:
             attempt += 1
         except OSError as error:
-            raise ValueError(f"output_dir={output_dir}: cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
+            raise bad_value("output_dir", output_dir, f"cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
 
 
 class TqdmHandler(logging.StreamHandler):

@@ -29,7 +29,12 @@ def show_config(arguments):
     shown = {key: value for key, value in sorted(properties.items()) if word in key}
     if not shown:
         raise ValueError(f"--key={word}: no property of {config['model']} has this in its name.{did_you_mean(word, properties)}")
-    return "\n".join(_line(key, value, config.origins.get(key, "worked out from the others")) for key, value in shown.items())
+    return "\n".join(_line(key, value, _origin(config, key)) for key, value in shown.items())
+
+
+def _origin(config, key):
+    origin = config.origins.get(key, "worked out from the others")
+    return f"{origin}, over {config.under[key]}" if key in config.under else origin
 
 
 def _line(key, value, origin):

@@ -11,6 +11,7 @@ from recbole_molar.model.id_model.id_model import IDModel
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.mirm import MIRM
 from recbole_molar.model.user_encoder.base import UserEncoder
+from recbole_molar.property_error import bad_value
 from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
 from recbole.utils import init_seed
 
@@ -106,7 +107,7 @@ def build_mirm(config, content):
     if weights:
         mirm.load_finished(weights)
         if mirm.own_tokenizer and not tokenizer:
-            raise ValueError(f"mirm_weights={weights}: holds no tokenizer, an older version wrote it. Run stage 1 again.")
+            raise bad_value("mirm_weights", weights, "holds no tokenizer, an older version wrote it. Run stage 1 again.")
     return mirm
 
 
@@ -114,7 +115,7 @@ def weights_file(given):
     """The file that `mirm_weights` means: itself, or the one that a run folder's `result.json` names; None for `~`.
 
     Raises:
-        ValueError: no such file, or a run without stage 1.
+        PropertyError: no such file, or a run without stage 1.
     """
     if not given:
         return None
@@ -123,17 +124,17 @@ def weights_file(given):
         stage_1 = read_json(path / "result.json").get("stage_1")
         named = stage_1.get("weights") if isinstance(stage_1, dict) else None
         if not isinstance(named, str):
-            raise ValueError(f"mirm_weights={given}: that run kept no stage-1 weights. Give one that ran stage 1, or mirm_weights=~.")
+            raise bad_value("mirm_weights", given, "that run kept no stage-1 weights. Give one that ran stage 1, or mirm_weights=~.")
         path = Path(named) if Path(named).is_file() else path.resolve().parents[1] / "cache" / Path(named).name
     if not path.is_file():
-        raise ValueError(f"mirm_weights={given}: no such file. Stage 1 logs the path of its weights, <output_dir>/cache/mirm-<fingerprint>.safetensors.")
+        raise bad_value("mirm_weights", given, "no such file. Stage 1 logs the path of its weights, <output_dir>/cache/mirm-<fingerprint>.safetensors.")
     return path
 
 
 def _check_depth(config, backbone):
     layers, most = config["dueg_layers"], backbone.user_decoder_depth
     if layers is not None and not (isinstance(layers, int) and 1 <= layers <= most):
-        raise ValueError(f"dueg_layers={layers}: the decoder of mirm_backbone={config['mirm_backbone']} has {most} layers. Valid: 1 to {most}, or ~ for all.")
+        raise bad_value("dueg_layers", layers, f"the decoder of mirm_backbone={config['mirm_backbone']} has {most} layers. Valid: 1 to {most}, or ~ for all.")
 
 
 def finetune_mirm(config, mirm, dataset, accelerator, folder):
@@ -168,11 +169,11 @@ def check_parts(config):
     """Find out about misspelt parts before any work.
 
     Raises:
-        ValueError: a fine-tuning task, user encoder or weights file that does not exist; no such modality.
+        PropertyError: a fine-tuning task, user encoder or weights file that does not exist; no such modality.
     """
     check_modalities(_as_list(config["item_modalities"]))
     weights_file(config["mirm_weights"])
     make_tasks(_as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
     encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
     if not (isinstance(encoder, type) and issubclass(encoder, UserEncoder)):
-        raise ValueError(f"user_encoder={config['user_encoder']}: is no subclass of recbole_molar.model.user_encoder.base.UserEncoder.")
+        raise bad_value("user_encoder", config["user_encoder"], "is no subclass of recbole_molar.model.user_encoder.base.UserEncoder.")

@@ -6,6 +6,7 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import MASKED, HistoryDataset, HistoryDataLoader
 from recbole_molar.lookup import available, did_you_mean, find_class
 from recbole_molar.model.attention import fuse_attention
+from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 from recbole.data import get_dataloader
 from recbole.data.utils import create_samplers
@@ -31,20 +32,20 @@ def get_model(name, key="model"):
     """Model class by name: one of ours, one of RecBole's sequential models, or a dotted path.
 
     Raises:
-        ValueError: no such model, or not a sequential one; lists what there is.
+        PropertyError: no such model, or not a sequential one; lists what there is.
     """
     name = str(name)
     if name in available("model.sequential_recommender") or "." in name:
         found = find_class(name, "model.sequential_recommender", key=key)
         if not (isinstance(found, type) and issubclass(found, SequentialRecommender)):
-            raise ValueError(f"{key}={name}: is no subclass of RecBole's SequentialRecommender.")
+            raise bad_value(key, name, "is no subclass of RecBole's SequentialRecommender.")
         return found
     if name in NOT_OFFERED:
-        raise ValueError(f"{key}={name}: not offered here: {NOT_OFFERED[name]}. Run it with RecBole itself.")
+        raise bad_value(key, name, f"not offered here: {NOT_OFFERED[name]}. Run it with RecBole itself.")
     valid = sorted({*recbole_sequential_models(), *available("model.sequential_recommender")})
     if name in valid:
         return getattr(importlib.import_module(compat.recbole_model_module(name)), name)
-    raise ValueError(f"{key}={name}: no such sequential model.{did_you_mean(name, valid)} Valid: {', '.join(valid)}, or a dotted path to a class.")
+    raise bad_value(key, name, f"no such sequential model.{did_you_mean(name, valid)} Valid: {', '.join(valid)}, or a dotted path to a class.")
 
 
 def get_trainer(config):
@@ -61,12 +62,10 @@ def create_dataset(config, all_positions):
     dataset = HistoryDataset(config, all_positions=all_positions)
     missing = [field for field in config["selected_features"] or [] if field not in dataset.field2type]
     if missing:
-        raise ValueError(
-            f"selected_features: {config['model']} reads the item feature {', '.join(missing)}, which is not loaded. Set --selected_features, "
-            f"and load it: --load_col={{item: [{dataset.iid_field}, ...]}}."
-        )
+        text = f"selected_features: {config['model']} reads the item feature {', '.join(missing)}, which is not loaded. Set --selected_features, "
+        raise PropertyError("selected_features", f"{text}and load it: --load_col={{item: [{dataset.iid_field}, ...]}}.")
     if max(config["topk"]) >= dataset.item_num:
-        raise ValueError(f"topk={config['topk']}: {config['dataset']} has {dataset.item_num - 1} items; take a smaller topk (and valid_metric).")
+        raise bad_value("topk", config["topk"], f"{config['dataset']} has {dataset.item_num - 1} items; take a smaller topk (and valid_metric).")
     return dataset
 
 

@@ -50,7 +50,7 @@ def test_unknown_key_names_the_nearest():
 def test_unknown_key_in_a_file_names_the_file(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: 3\nhidden_sise: 8\n")
-    with pytest.raises(ValueError, match="mine.yaml: hidden_sise: unknown .* Did you mean hidden_size"):
+    with pytest.raises(ValueError, match="mine.yaml, line 2: hidden_sise: unknown .* Did you mean hidden_size"):
         config([file])
 
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_text
-from recbole_molar.command_line import config_file_list, dump_yaml, read_yaml
+from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines, read_yaml
 from recbole_molar.config import Config, refuse_foreign_code
+from recbole_molar.property_error import UnknownPropertyError
 from recbole_molar.quick_start import CHANGES_NO_WEIGHT
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT
 from recbole_molar.trainer.sequential_trainer import CURVE
@@ -42,6 +43,7 @@ class Entry:
         seeds (list of int): its own; default those of the comparison.
         runs (list of Run): one for each seed.
         tuned (dict): of :func:`recbole_molar.compare.tuned.tune_entries`; None where the properties are as given.
+        origins (dict): key of the properties -> where its value stands.
     """
 
     label: str
@@ -50,6 +52,7 @@ class Entry:
     seeds: list = None
     runs: list = field(default_factory=list)
     tuned: dict = None
+    origins: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -97,20 +100,21 @@ def _entry(label, one):
             raise ValueError(f"--models: {label}: has no model. Write {{{label}: {{model: Molar, ...}}}}.")
         properties = dict(one)
         seeds = parse_seeds(properties.pop("seeds"), f"--models: {label}: seeds") if "seeds" in one else None
-        return Entry(str(label), properties, seeds=seeds)
+        return Entry(str(label), properties, seeds=seeds, origins=dict.fromkeys(properties, f"--models: {label}"))
     if isinstance(one, list):
         if not one or not all(isinstance(folder, str) for folder in one):
             raise ValueError(f"--models: {label}: {one}: a list must name finished run folders of one model, one for each seed.")
         return Entry(str(label or _label_of(one[0])), {}, [_finished(folder) for folder in one])
     text = str(one)
     if text.endswith((".yaml", ".yml")):
-        properties = read_yaml(config_file_list([text])[0])
+        file = config_file_list([text])[0]
+        properties, lines = read_with_lines(file)
         if "model" not in properties:
             raise ValueError(f"--models: {text}: a recipe needs a line `model: NAME`.")
-        return Entry(str(label or Path(text).stem), properties)
+        return Entry(str(label or Path(text).stem), properties, origins={key: f"{text}, line {line}" for key, line in lines.items()})
     if os.sep in text or Path(text).is_dir():
         return Entry(str(label or _label_of(text)), {}, [_finished(text)])
-    return Entry(str(label or text), {"model": text})
+    return Entry(str(label or text), {"model": text}, origins={"model": "--models"})
 
 
 def _finished(text):
@@ -156,7 +160,7 @@ def plan(entries, options, seeds):
         for run in entry.runs:
             known |= set(run.properties)
         for seed in [] if entry.folders else entry.seeds or seeds:
-            config, taken = known_config({**entry.properties, "seed": seed}, options)
+            config, taken = known_config({**entry.properties, "seed": seed}, options, entry.origins)
             known |= taken
             entry.runs.append(Run(entry.label, seed, config.as_yaml()))
     unknown = sorted(set(options) - known)
@@ -186,17 +190,16 @@ def _check_same_model(entry):
         raise ValueError(f"--models: {entry.label}: two of its runs have the same seed ({', '.join(str(run.seed) for run in entry.runs)}).")
 
 
-def known_config(properties, options):
+def known_config(properties, options, origins=None):
     """(Config of one run, the options that it knows). An option that only other models know is left out."""
     given, left = {**options, **properties}, dict(options)
     while True:
         try:
-            return Config(config_dict=given), set(left)
-        except ValueError as error:
-            key = str(error).partition(":")[0].removeprefix("--")
-            if "unknown property" not in str(error) or key in properties or key not in left:
+            return Config(config_dict=given, origins=origins), set(left)
+        except UnknownPropertyError as error:
+            if error.key in properties or error.key not in left:
                 raise
-            del given[key], left[key]
+            del given[error.key], left[error.key]
 
 
 def check_protocol(runs):

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from recbole_molar.data.image import ImageStore
+from recbole_molar.property_error import PropertyError, bad_value
 
 MODALITIES = ("text", "image")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -208,14 +209,14 @@ def _check_columns(path, columns, text_fields, wanted):
         if name not in columns:
             near = difflib.get_close_matches(str(name), columns, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"item_text_fields: {path} has no column {name}.{hint} Columns: {', '.join(columns)}.")
+            raise PropertyError("item_text_fields", f"item_text_fields: {path} has no column {name}.{hint} Columns: {', '.join(columns)}.")
 
 
 def find_images(folder, item_ids):
     """External id -> image file. Names are compared with what the folder lists, so that an id such as `../x` cannot leave it."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"item_image_dir={folder}: no such folder. Set item_image_dir, or item_modalities=[text].")
+        raise bad_value("item_image_dir", folder, "no such folder. Set item_image_dir, or item_modalities=[text].")
     wanted, found, outside = set(item_ids), {}, 0
     with os.scandir(folder) as entries:
         for entry in entries:

@@ -49,7 +49,8 @@ def examine(arguments):
     report, error = {"command": " ".join(arguments), "model": config["model"], "dataset": config["dataset"]}, None
     with _kept_warnings() as said:
         try:
-            _look(config, report, folder, finished)
+            with config.locating():
+                _look(config, report, folder, finished)
         except (ValueError, NotImplementedError) as reason:
             error = str(reason)
         except BaseException:  # interrupted, or an error of ours: no half report

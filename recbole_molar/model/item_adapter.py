@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from recbole_molar.property_error import bad_value
+
 
 def standardize(table):
     """Zero mean and unit variance in each dimension over the items; row 0 (padding) stays zero.
@@ -37,7 +39,7 @@ class ItemAdapter(nn.Module):
     def __init__(self, kind, dim_in, dim_out, hidden=1024, dropout=0.0):
         super().__init__()
         if kind == "none" and dim_in != dim_out:
-            raise ValueError(f"item_adapter=none: MIRM gives {dim_in} dimensions, the user encoder reads {dim_out}. Set item_adapter=linear.")
+            raise bad_value("item_adapter", "none", f"MIRM gives {dim_in} dimensions, the user encoder reads {dim_out}. Set item_adapter=linear.")
         self.linear = nn.Identity() if kind == "none" else nn.Linear(dim_in, dim_out)
         self.hidden = None
         if kind == "mlp":

@@ -12,6 +12,7 @@ from recbole_molar.data.collator import ItemCollator
 from recbole_molar.data.prompt import PROMPT_VERSION, ItemPrompt
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.backbone.pretrained import Pretrained
+from recbole_molar.property_error import bad_value
 
 READOUTS = ("cur_item", "mean")
 
@@ -162,11 +163,11 @@ class MIRM(nn.Module):
         there = {"mirm_backbone": meta.get("backbone"), "mirm_tuning": meta.get("tuning")}
         for key, value in here.items():
             if str(there[key]).rstrip("/").rpartition("/")[2] != value.rstrip("/").rpartition("/")[2]:
-                raise ValueError(f"mirm_weights={path}: made with {key}={there[key]}, but this run has {key}={value}. Set it as it was.")
+                raise bad_value("mirm_weights", path, f"made with {key}={there[key]}, but this run has {key}={value}. Set it as it was.")
         try:
             self.load_weights(tensors, path)
         except ValueError as error:
-            raise ValueError(f"mirm_weights={path}: another model's weights. Set the sizes (compact_…, mirm_lora_rank) of the run that made them.") from error
+            raise bad_value("mirm_weights", path, "another model's weights. Set the sizes (compact_…, mirm_lora_rank) of the run that made them.") from error
         return meta
 
     def load_weights(self, tensors, source="weights"):

@@ -17,6 +17,7 @@ from recbole_molar.lock import cache_lock
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.finetune.base import FinetuneTask, Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
+from recbole_molar.property_error import PropertyError
 from recbole_molar.trainer.schedule import warmup_cosine
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 128
@@ -32,16 +33,16 @@ def make_tasks(names, **options):
         **options: `history_length` of user behaviour.
 
     Raises:
-        ValueError: an unknown task.
+        PropertyError: an unknown task.
     """
     by_file = {path.rpartition(".")[2]: name for name, path in available("model.finetune").items()}
     tasks = []
     for name in names:
         if name not in by_file and name not in by_file.values() and "." not in str(name):
-            raise ValueError(f"mirm_finetune_tasks: no task {name}. Valid: {', '.join(by_file)}, or a dotted path to a class.")
+            raise PropertyError("mirm_finetune_tasks", f"mirm_finetune_tasks: no task {name}. Valid: {', '.join(by_file)}, or a dotted path to a class.")
         part = find_class(by_file.get(name, name), "model.finetune", key="mirm_finetune_tasks")
         if not (isinstance(part, type) and issubclass(part, FinetuneTask)):
-            raise ValueError(f"mirm_finetune_tasks: {name} is no subclass of recbole_molar.model.finetune.base.FinetuneTask.")
+            raise PropertyError("mirm_finetune_tasks", f"mirm_finetune_tasks: {name} is no subclass of recbole_molar.model.finetune.base.FinetuneTask.")
         tasks.append(part(**options) if part.__name__ == "UserBehavior" else part())
     return tasks
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recbole_molar.command_line import config_file_list, read_yaml
+from recbole_molar.command_line import config_file_list, read_with_lines
 from recbole_molar.lookup import did_you_mean
 
 KINDS = ("choice", "uniform", "log_uniform", "int")
@@ -87,8 +87,10 @@ class Space:
     def __init__(self, file):
         self.file = config_file_list([str(file)])[0]
         if Path(self.file).suffix in (".yaml", ".yml"):
-            self.dimensions = [self._from_yaml(key, spec) for key, spec in read_yaml(self.file).items()]
+            content, self.lines = read_with_lines(self.file)
+            self.dimensions = [self._from_yaml(key, spec) for key, spec in content.items()]
         else:
+            self.lines = {}
             self.dimensions = self._from_text()
         if not self.dimensions:
             raise ValueError(f"{self.file}: an empty space. Write one `key: {FORM.split(',')[0]}` on each line.")
@@ -143,7 +145,7 @@ class Space:
         by_key = {dimension.key: dimension for dimension in self.dimensions}
         for dimension in self.dimensions:
             if dimension.key in refused:
-                raise ValueError(f"{self.file}: {dimension.key}: is not searched over: {refused[dimension.key]}.")
+                raise self._bad(dimension.key, f"is not searched over: {refused[dimension.key]}.")
             under, ahead = {}, [dimension]
             while ahead:  # what it depends on, and what that depends on
                 for key, wanted in ahead.pop().condition.items():
@@ -153,12 +155,15 @@ class Space:
                 try:
                     make_config({**under, dimension.key: value})
                 except ValueError as error:
-                    raise ValueError(f"{self.file}: {str(error).removeprefix('--')}") from error
+                    raise ValueError(f"{self._place(dimension.key)}: {getattr(error, 'text', error)}") from error
 
     # ---------------------------------------------------------------- reading
 
     def _bad(self, key, why):
-        return ValueError(f"{self.file}: {key}: {why}")
+        return ValueError(f"{self._place(key)}: {key}: {why}")
+
+    def _place(self, key):
+        return f"{self.file}, line {self.lines[key]}" if key in self.lines else self.file
 
     def _from_yaml(self, key, spec):
         if not isinstance(spec, dict):
@@ -222,6 +227,7 @@ class Space:
         if len(words) < 3 or words[1] not in RECBOLE_KINDS:
             raise ValueError(f"{self.file}, line {number}: found {line.strip()!r}; write `key kind values`, with a kind of {', '.join(RECBOLE_KINDS)}.")
         key, kind, text = words
+        self.lines[key] = number
         try:
             given = ast.literal_eval(text) if kind == "choice" else [float(word) for word in text.split(",")]
         except (ValueError, SyntaxError) as error:

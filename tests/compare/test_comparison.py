@@ -133,7 +133,7 @@ def test_a_run_folder_of_somebody_else_names_no_code_and_is_checked(compare, fin
     monkeypatch.syspath_prepend(tmp_path)
     given = {**finished, "models": f"{folder},Popularity"}
     (folder / "config.yaml").write_text(config.replace("model: SASRec", "model: stranger.SASRec"))
-    assert re.search("config.yaml: model=stranger.SASRec is code outside recbole_molar", compare(**given)[2]) and not (tmp_path / "ran").exists()
+    assert re.search("config.yaml, line \\d+: model=stranger.SASRec is code outside recbole_molar", compare(**given)[2]) and not (tmp_path / "ran").exists()
     (folder / "config.yaml").write_text(config)
     (folder / "result.json").write_text('{"model": "SASRec"}')
     assert re.search("result.json: lacks split_hash, test_result", compare(**given)[2])

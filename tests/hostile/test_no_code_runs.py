@@ -11,7 +11,7 @@ from dataset_converters.__main__ import main as convert
 from recbole_molar.__main__ import main
 from recbole_molar.command_line import properties_dir
 from recbole_molar.config import CODE_KEYS, NOT_OF_A_DATA_SET, Config, refuse_foreign_code
-from recbole_molar.property_values import PICKLED
+from recbole_molar.property_schema import PICKLED
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sorted([*ROOT.glob("recbole_molar/**/*.py"), *ROOT.glob("dataset_converters/*.py"), ROOT / "run_recbole_molar.py", ROOT / "setup.py"])
@@ -182,7 +182,7 @@ def test_my_own_word_imports(my_encoder, tmp_path):
 def test_a_data_sets_word_does_not(my_encoder, tmp_path, key):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "dataset.yaml").write_text(f"{key}: my_parts.Mine\n")
-    with pytest.raises(ValueError, match=f"dataset.yaml: {key}: a data set may not set this"):
+    with pytest.raises(ValueError, match=f"dataset.yaml, line 1: {key}: a data set may not set this"):
         Config(config_dict={"model": "Molar", "dataset": "tiny", "data_path": str(tmp_path)})
     assert not my_encoder.exists()
 

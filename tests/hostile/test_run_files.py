@@ -142,8 +142,8 @@ RESUME = {  # --resume of the SASRec run, whose result is missing
     "settings that are broken": (content("config.yaml", "a: [1,\n"), "config.yaml: not valid YAML"),
     "settings that are a list": (content("config.yaml", "- 1\n"), "config.yaml: found a list"),
     "empty settings": (content("config.yaml", ""), "--model is missing"),
-    "an unknown setting": (settings(hidden_sise=8), "config.yaml: hidden_sise: unknown property"),
-    "settings that name code": (settings(model="evil.SASRec"), "config.yaml: model=evil.SASRec is code outside recbole_molar.*add --model=evil.SASRec"),
+    "an unknown setting": (settings(hidden_sise=8), r"config.yaml, line \d+: hidden_sise: unknown property"),
+    "settings that name code": (settings(model="evil.SASRec"), r"config.yaml, line \d+: model=evil.SASRec is code outside .*add --model=evil.SASRec"),
     "an encoder that is code": (settings(model="Molar", user_encoder="evil.Foo"), "user_encoder=evil.Foo is code outside"),
     "a task that is code": (settings(model="Molar", mirm_finetune_tasks=["image_text", "evil.Foo"]), "mirm_finetune_tasks=evil.Foo is code outside"),
     "seconds that are broken": (content("seconds.json", "{"), "seconds.json: cannot be read as JSON"),
@@ -163,7 +163,7 @@ ID = {  # --id_weights of the SASRec run
     "a result without a split": (result(lambda found: {"model": "SASRec"}), "result.json: lacks split_hash"),
     "a run of another model": (result(lambda found: {**found, "model": "GRU4Rec"}), "a run of GRU4Rec, but id_model=SASRec"),
     "a run on other data": (result(lambda found: {**found, "split_hash": "0"}), "was trained on another split"),
-    "settings that name code ": (settings(model="evil.SASRec"), "config.yaml: model=evil.SASRec is code outside recbole_molar.*add --id_model"),
+    "settings that name code ": (settings(model="evil.SASRec"), r"config.yaml, line \d+: model=evil.SASRec is code outside recbole_molar.*add --id_model"),
 }
 
 

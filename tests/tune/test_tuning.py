@@ -227,7 +227,7 @@ def test_a_trial_that_kills_its_process_is_given_up(make_data, flags, tmp_path):
     (SPACE, {"sampler": "tpo"}, "--sampler=tpo: unknown. Valid: tpe, grid, random"), (SPACE, {"pruning": "maybe"}, "--pruning=maybe"),
     (SPACE, {"sampler": "grid"}, "learning_rate: --sampler=grid needs"), (SPACE, {"epochs": 0}, "tune chooses by validation"),
     (SPACE, {"resume": "x"}, "--resume: is for run"), (SPACE, {"learning_rte": 1}, "error: --learning_rte: unknown property"),
-    ("learning_rte: {uniform: [0, 1]}", {}, "space.yaml: learning_rte: unknown property for model SASRec. Did you mean learning_rate?"),
+    ("learning_rte: {uniform: [0, 1]}", {}, "space.yaml, line 1: learning_rte: unknown property for model SASRec. Did you mean learning_rate?"),
     ("learning_rate: {uniform: [-1, 1]}", {}, "space.yaml: learning_rate=-1.0: must be"), ("eval_args: {choice: [{}]}", {}, "eval_args: is not searched"),
 ])
 def test_bad_input(tune, tmp_path, text, options, message):

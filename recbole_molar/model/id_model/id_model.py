@@ -5,6 +5,8 @@ import inspect
 import torch
 from torch import nn
 
+from recbole_molar.property_error import bad_value
+
 
 class IDModel(nn.Module):
     """Adapter around any RecBole sequential model: gives its user embedding E_id.
@@ -33,7 +35,7 @@ class IDModel(nn.Module):
         """User embedding after the whole history: batch of rows -> [B, D_id].
 
         Raises:
-            ValueError: this model keeps its user embedding to itself.
+            PropertyError: this model keeps its user embedding to itself.
         """
         with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
             return self._user_embedding(interaction)
@@ -55,6 +57,16 @@ class IDModel(nn.Module):
         """The model's own loss, for joint training: a scalar, the sum where it has parts."""
         loss = self.model.calculate_loss(interaction)
         return sum(loss) if isinstance(loss, tuple) else loss
+
+
+def check_user_embedding(model, rows):
+    """Find out before a model is trained whether the alignment can read its user embedding; rows (Interaction): any two.
+
+    Raises:
+        PropertyError: it cannot.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        IDModel(model, trains=True).eval()(rows)
 
 
 def _last_state(model, interaction):
@@ -85,5 +97,5 @@ def _last_state(model, interaction):
 
 def _checked(embedding, model):
     if not torch.is_tensor(embedding) or embedding.dim() != 2 or embedding.size(1) == model.n_items:  # RepeatNet gives the scores themselves
-        raise ValueError(f"id_model={type(model).__name__}: shows no user embedding. Give the class a method user_embedding(interaction) -> [B, D].")
+        raise bad_value("id_model", type(model).__name__, "shows no user embedding. Give the class a method user_embedding(interaction) -> [B, D].")
     return embedding

@@ -6,6 +6,7 @@ from torch import nn
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole.model.layers import TransformerEncoder
 from recbole_molar.model.user_encoder.base import UserEncoder
+from recbole_molar.property_error import bad_value
 
 LAYER_NORM_EPS = 1e-12  # as RecBole's SASRec.yaml
 INIT_STD = 0.02
@@ -24,7 +25,7 @@ class SASRec(UserEncoder):
     def __init__(self, embedding_dim, max_length, n_layers, n_heads, inner_size, dropout):
         super().__init__()
         if embedding_dim % n_heads:
-            raise ValueError(f"user_encoder_heads={n_heads}: must divide the embedding size, {embedding_dim}.")
+            raise bad_value("user_encoder_heads", n_heads, f"must divide the embedding size, {embedding_dim}.")
         self.position_embedding = nn.Embedding(max_length, embedding_dim)
         self.input_norm = nn.LayerNorm(embedding_dim, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(dropout)

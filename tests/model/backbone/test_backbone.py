@@ -204,6 +204,16 @@ def test_checkpointed_gradients_equal_plain_ones(content, source):
     assert close(*gradients)
 
 
+def test_bfloat16_autocast(content, source):
+    mirm = build(content, source, tuning="lora", gradient_checkpointing=True).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        states = mirm.encode_items([1, 3])
+    states.pow(2).sum().backward()
+    plain = mirm.encode_items([1, 3])
+    assert states.dtype == torch.float32 and (states - plain).norm() < 0.05 * plain.norm()
+    assert all(value.grad.isfinite().all() and value.dtype == torch.float32 for value in mirm.backbone.weights().values())
+
+
 @torch.no_grad()
 def test_the_user_decoder_is_the_decoder_cut_short(mirm):
     vectors = torch.randn(2, 5, mirm.embedding_dim)

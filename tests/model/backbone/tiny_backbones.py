@@ -9,6 +9,7 @@ import json
 
 import torch
 import transformers as hf
+from safetensors import torch as safetensors
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 
@@ -61,9 +62,13 @@ def rows(tokenizer, multiple=1):
     return -(-len(tokenizer) // multiple) * multiple
 
 
-def publish(folder, model, processor, tokenizer_class=None, flat_text=()):
-    """Write a checkpoint in the published layout."""
+def publish(folder, model, processor, tokenizer_class=None, flat_text=(), tower=None):
+    """Write a checkpoint in the published layout; `tower` is where CLIP and SigLIP once had one level more in the names of weights."""
     model.to(torch.bfloat16).save_pretrained(folder)
+    if tower:
+        weights = safetensors.load_file(folder / "model.safetensors")
+        weights = {name.replace(f"{tower}.", f"{tower}.vision_model.", 1): value for name, value in weights.items()}
+        safetensors.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     processor.save_pretrained(folder)
     own = _read(folder / "processor_config.json")
     images = own.pop("image_processor")
@@ -171,7 +176,8 @@ def save_deepseek_vl(folder, content):
     vision = hf.SiglipVisionConfig(**SIGLIP, vision_use_head=False)
     config = hf.DeepseekVLConfig(text_config=text, vision_config=vision, image_token_id=2, tie_word_embeddings=False)
     images = hf.DeepseekVLImageProcessorPil(size=SIDE)
-    publish(folder, hf.DeepseekVLForConditionalGeneration(config), hf.DeepseekVLProcessor(images, tokenizer, num_image_tokens=16), "LlamaTokenizerFast")
+    processor = hf.DeepseekVLProcessor(images, tokenizer, num_image_tokens=16)
+    publish(folder, hf.DeepseekVLForConditionalGeneration(config), processor, "LlamaTokenizerFast", tower="model.vision_model")
 
 
 def save_mllama(folder, content):
@@ -233,7 +239,7 @@ def save_gemma3(folder, content):
     model = hf.Gemma3ForConditionalGeneration(config)
     nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=WIDE)
     images = hf.Gemma3ImageProcessorPil(size=SIDE, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    publish(folder, model, hf.Gemma3Processor(images, tokenizer, image_seq_length=4), "GemmaTokenizerFast")
+    publish(folder, model, hf.Gemma3Processor(images, tokenizer, image_seq_length=4), "GemmaTokenizerFast", tower="vision_tower")
 
 
 def save_llava(folder, content):
@@ -246,4 +252,4 @@ def save_llava(folder, content):
     config = hf.LlavaConfig(vision_config=vision, text_config=text, image_token_index=3, image_seq_length=4, vision_feature_layer=-2, tie_word_embeddings=False)
     images = hf.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=SIDE)
     options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    publish(folder, hf.LlavaForConditionalGeneration(config), hf.LlavaProcessor(images, tokenizer, **options))
+    publish(folder, hf.LlavaForConditionalGeneration(config), hf.LlavaProcessor(images, tokenizer, **options), tower="vision_tower")

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from recbole_molar.data.prompt import CUR_ITEM
-from recbole_molar.model.backbone.user_decoder import DecoderStack, self_attention_layers
+from recbole_molar.model.backbone.user_decoder import DecoderStack, checkpoint_activations, self_attention_layers
 
 TUNINGS = ("full", "lora", "frozen")
 TILING = ("crop_to_patches", "do_image_splitting", "do_pan_and_scan")  # names under which image processors cut a picture into tiles
@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         self._add_cur_item(model)
         self.image_ids, self.image_token_id = self._image_placeholder(model.config, image_size)
         if gradient_checkpointing:
-            model.activation_checkpointing_enable()
+            checkpoint_activations(model)
         if tuning == "lora":
             model = self._with_adapter(model, lora_rank, lora_alpha)
         elif tuning == "frozen":

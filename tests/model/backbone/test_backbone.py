@@ -19,7 +19,6 @@ from recbole_molar.model.mirm import MIRM
 
 SAVERS = {name: function for name, function in vars(tiny_backbones).items() if name.startswith("save_")}
 BACKBONES = ["compact", *SAVERS]
-NEEDS = {"save_smolvlm": "num2words"}  # of transformers' own processor
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +31,13 @@ def source(request, content, tmp_path_factory):
     """What a user types as `mirm_backbone`."""
     if request.param == "compact":
         return "compact"
-    if request.param in NEEDS:
-        pytest.importorskip(NEEDS[request.param])
     folder = tmp_path_factory.mktemp(request.param)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        SAVERS[request.param](folder, content)
+        try:
+            SAVERS[request.param](folder, content)
+        except ImportError as missing:  # SmolVLM wants num2words; in transformers 5.17 it and Idefics3 want torchvision
+            pytest.skip(f"transformers: {str(missing).strip().splitlines()[0]}")
     return str(folder)
 
 
@@ -199,6 +199,7 @@ def test_checkpointed_gradients_equal_plain_ones(content, source):
     gradients = []
     for checkpointing in (False, True):
         mirm = build(content, source, gradient_checkpointing=checkpointing).train()
+        assert mirm.backbone.plain.is_gradient_checkpointing is checkpointing
         mirm.encode_items([1, 3]).pow(2).sum().backward()
         gradients.append(torch.cat([value.grad.flatten() for value in mirm.parameters() if value.grad is not None]))
     assert close(*gradients)
@@ -211,7 +212,7 @@ def test_bfloat16_autocast(content, source):
     states.pow(2).sum().backward()
     plain = mirm.encode_items([1, 3])
     assert states.dtype == torch.float32 and (states - plain).norm() < 0.05 * plain.norm()
-    assert all(value.grad.isfinite().all() and value.dtype == torch.float32 for value in mirm.backbone.weights().values())
+    assert all(value.grad.isfinite().all() and value.grad.any() and value.dtype == torch.float32 for value in mirm.backbone.weights().values())
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Contract of all backbones: the built-in part, and tiny models in the format of each published architecture, loaded as a user's are."""
 
 import inspect
+import runpy
 from pathlib import Path
 
 import pytest
@@ -165,10 +166,14 @@ def test_a_step_changes_only_what_it_should(content, source, tuning):
 
 
 @torch.no_grad()
-def test_an_untrained_adapter_changes_nothing(content, source):
+def test_an_untrained_adapter_changes_nothing_and_is_as_large_as_the_table_of_memory_says(content, source):
     options = {"backbone": source, "image_size": SIZE, "backbone_options": TINY if source == "compact" else {}}
     one, other = (MIRM.build(content, tuning=tuning, **options).eval() for tuning in ("frozen", "lora"))
     assert close(one.encode_items([1, 3]), other.encode_items([1, 3]))
+    counted = runpy.run_path(Path(__file__).parents[2] / "benchmarks" / "backbone_memory.py")["count"](one.backbone.plain)
+    assert counted["adapter"] == sum(value.numel() for value in other.backbone.weights().values())
+    assert counted["all"] == sum(value.numel() for value in one.parameters())
+    assert counted["decoder"] == sum(value.numel() for value in one.backbone.user_decoder().parameters())
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)

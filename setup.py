@@ -22,9 +22,10 @@ setup(
         "safetensors>=0.4.5", "pillow>=10", "pydantic>=2.10,<3", "pyyaml>=6", "tqdm>=4.66", "numpy>=1.26", "pandas>=2,<3", "psutil>=5.9", "setuptools",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "httpx2>=2,<3", "pyarrow>=15", "optuna>=5,<6", *REPORT],
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "httpx2>=2,<3", "pyarrow>=15", "optuna>=5,<6", "num2words>=0.5", *REPORT],
         "images": ["httpx2>=2,<3"],
         "parquet": ["pyarrow>=15"],
+        "smolvlm": ["num2words>=0.5"],
         "tune": ["optuna>=5,<6"],
         "report": REPORT,
         "browser": ["playwright>=1.40"],

@@ -196,6 +196,7 @@ class MIRMFinetuneTrainer:
         self._log_losses("after", after)
         self._log_generations(held_out)
         self.objective.eval()
+        self.accelerator.free_memory()  # it would keep the optimizer, two fp32 numbers for each weight, through stage 2
         return position["before"], after
 
     def _batches(self, train, epoch):

@@ -8,14 +8,17 @@ USAGE = """usage: python -m recbole_molar run --model=NAME --dataset=NAME [--con
        python -m recbole_molar run --resume=RUN_FOLDER
        python -m recbole_molar doctor --dataset=NAME [any option of run]
        python -m recbole_molar doctor --run=RUN_FOLDER [--output_dir=FOLDER]
-       python -m recbole_molar compare --models=A,B,... --dataset=NAME [--seeds=N] [--reference=A] [--jobs=N] [--report=False] [any option of run]
+       python -m recbole_molar compare --models=A,B,... --dataset=NAME [--seeds=N] [--reference=A] [--jobs=N] [--tune-trials=N]
+                                       [--report=False] [any option of run]
        python -m recbole_molar tune --model=NAME --dataset=NAME --space=FILE [--trials=N] [--sampler=tpe|grid|random] [--pruning=False] [any option of run]
+       python -m recbole_molar paper-table --table=NAME --dataset=NAME [--seeds=N] [--jobs=N] [any option of run]
        python -m recbole_molar show-config --model=NAME --dataset=NAME [--key=WORD] [any option of run]
 
 run trains and evaluates a model. doctor takes a minute: it says what is wrong with the data, and how long a run takes on this machine.
 compare runs what is missing of several models and seeds, and puts them into one table, with tests of their differences,
 and into an HTML report.
 tune searches a space of properties by validation alone; the same command goes on with a search that was cut, or joins one that is under way.
+paper-table runs the rows of one table of the paper and sets its figures beside ours: main, ablation, modality, id_model, finetune, user_encoder, backbone.
 show-config prints every property of a run and where its value comes from.
 Values are YAML; --key=value and --key value both work. Properties and what they mean: properties/*.yaml.
 Example: python run_recbole_molar.py --model=Molar --dataset=ml-100k"""
@@ -74,6 +77,14 @@ def _compare(arguments):
     return code
 
 
+def _paper_table(arguments):
+    from recbole_molar.paper_table import paper_table
+
+    text, code = paper_table(arguments)
+    print(text)
+    return code
+
+
 def _tune(arguments):
     if not find_spec("optuna"):
         raise ValueError('tune needs Optuna: pip install "recbole_molar[tune]", in a checkout pip install -e ".[tune]"')
@@ -90,7 +101,7 @@ def _show_config(arguments):
     return 0
 
 
-COMMANDS = {"run": _run, "doctor": _doctor, "compare": _compare, "tune": _tune, "show-config": _show_config}
+COMMANDS = {"run": _run, "doctor": _doctor, "compare": _compare, "tune": _tune, "paper-table": _paper_table, "show-config": _show_config}
 
 
 def _report(message, code, debug):

@@ -27,10 +27,14 @@ def write_atomic(path, write):
         raise
 
 
+def write_text(path, text):
+    """Write a text file, atomically."""
+    write_atomic(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
 def write_json(path, value):
     """Write `value` as indented JSON, atomically."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n"
-    write_atomic(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
 
 
 def read_json(path, *keys):

@@ -1,5 +1,6 @@
 """Locks between processes of one machine, which end with the process that holds them, even by `kill -9`."""
 
+import contextlib
 import fcntl
 from pathlib import Path
 
@@ -22,3 +23,14 @@ def take_lock(path, wait=True):
         file.close()
         return None
     return file
+
+
+def cache_lock(cache_dir, name, accelerator=None):
+    """A context in which no other run makes this part of the cache. Of several processes of one run, the main one takes the lock for all.
+
+    Args:
+        cache_dir (Path): None for no cache, and no lock. name (str): of the part. accelerator (Accelerator, optional): of this run.
+    """
+    if cache_dir is None or (accelerator and not accelerator.is_main_process):
+        return contextlib.nullcontext()
+    return take_lock(Path(cache_dir) / "locks" / name)

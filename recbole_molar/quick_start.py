@@ -1,6 +1,5 @@
 """The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
 
-import contextlib
 import hashlib
 import json
 import time
@@ -15,9 +14,10 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_json
 from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
 from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
+from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
-from recbole_molar.lock import take_lock
-from recbole_molar.model.all_positions import allows_all_positions, with_all_positions
+from recbole_molar.lock import cache_lock
+from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, with_all_positions
 from recbole_molar.model.id_model.id_model import check_user_embedding
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
@@ -128,17 +128,22 @@ def new_folder(config, accelerator):
 
 
 def prepare(config):
-    """Load and split the data: all positions where wanted and the model allows it, else RecBole's prefixes."""
+    """Load and split the data: all positions, or whole histories to be masked, where wanted and the model allows it; else RecBole's prefixes."""
     model_class = config.model_class
     if getattr(model_class, "trains_all_positions", False):
         dataset = create_dataset(config, all_positions=True)
         return Prepared(dataset, data_preparation(config, dataset), model_class, "all positions of a history")
     reason = needs_prefixes(config)
+    if not reason and config["transform"] == MASKED:
+        dataset = create_dataset(config, all_positions=True)
+        return Prepared(dataset, data_preparation(config, dataset), model_class, "whole histories, masked anew in each epoch")
     if not reason and hasattr(model_class, "gather_indexes"):
         dataset = create_dataset(config, all_positions=True)
         loaders = data_preparation(config, dataset)
         everywhere = with_all_positions(model_class)
-        if allows_all_positions(make_model(everywhere, config, loaders[0]._dataset)):
+        tried = make_model(everywhere, config, loaders[0]._dataset)
+        if allows_all_positions(tried):
+            everywhere.plain_cross_entropy = is_plain_cross_entropy(tried)
             return Prepared(dataset, loaders, everywhere, "all positions of a history in one pass")
     reason = reason or "this model does not allow all positions"
     dataset = create_dataset(config, all_positions=False)
@@ -186,7 +191,7 @@ def train_id_model(config, accelerator, folder, split_hash):
     cache = id_model_cache(config, id_config, split_hash)
     getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
     done = cache / DONE
-    with take_lock(cache.parents[1] / "locks" / cache.name) if accelerator.is_main_process else contextlib.nullcontext():  # another run may be training it
+    with cache_lock(cache.parents[1], cache.name, accelerator):  # another run may be training it
         accelerator.wait_for_everyone()
         reused = done.is_file()
         if reused:

@@ -16,11 +16,29 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from recbole_molar.checkpoint import read_json, write_atomic, write_json
+from recbole_molar.checkpoint import read_json, write_json, write_text
 from recbole_molar.command_line import dump_yaml
 from recbole_molar.property_error import bad_value
 
 CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
+
+
+def make_folder(output_dir, dataset, name):
+    """Make a new folder `<output_dir>/<dataset>/<name>`, with the time where `name` has {}, and a number behind it where that exists.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
+    while True:
+        path = Path(output_dir) / str(dataset) / (name.format(stamp) + (f"-{attempt}" if attempt else ""))
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            attempt += 1
+        except OSError as error:
+            raise bad_value("output_dir", output_dir, f"cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
 
 
 class TqdmHandler(logging.StreamHandler):
@@ -53,17 +71,8 @@ class RunFolder:
         """Make a new folder and write `config.yaml`; the hash is that of the properties."""
         text = dump_yaml(properties)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
-        while True:
-            path = Path(output_dir) / dataset / (f"{model}-{stamp}-{digest}" + (f"-{attempt}" if attempt else ""))
-            try:
-                path.mkdir(parents=True)
-                break
-            except FileExistsError:
-                attempt += 1
-            except OSError as error:
-                raise bad_value("output_dir", output_dir, f"cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
-        write_atomic(path / CONFIG, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+        path = make_folder(output_dir, dataset, f"{model}-{{}}-{digest}")
+        write_text(path / CONFIG, text)
         return cls(path, is_new=True)
 
     @contextlib.contextmanager

@@ -3,8 +3,9 @@
 import importlib
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.data.dataset import HistoryDataset, HistoryDataLoader
+from recbole_molar.data.dataset import MASKED, HistoryDataset, HistoryDataLoader
 from recbole_molar.lookup import available, did_you_mean, find_class
+from recbole_molar.model.attention import fuse_attention
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 from recbole.data import get_dataloader
@@ -75,7 +76,7 @@ def make_model(model_class, config, dataset):
         ValueError: it cannot be made with these properties.
     """
     try:
-        return model_class(config, dataset).to(config["device"])
+        return fuse_attention(model_class(config, dataset).to(config["device"]))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:  # as torch and RecBole's models raise them
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise ValueError(f"{config['model']}: cannot be made with these properties ({reason}). Check its sizes, and that heads divide the width.") from error
@@ -88,7 +89,7 @@ def needs_prefixes(config):
         return "train_all_positions=False"
     if "LS" not in config["eval_args"]["split"]:
         return "all positions need leave-one-out"
-    if config["transform"]:
+    if config["transform"] not in (None, MASKED):
         return f"transform={config['transform']} works on rows"
     if negatives["distribution"] == "popularity" or negatives["sample_num"] not in (1, "none") or negatives["dynamic"]:
         return "all positions know one uniform negative only, not these train_neg_sample_args"

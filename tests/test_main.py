@@ -44,7 +44,7 @@ def result_of(out):
 
 
 @pytest.mark.parametrize("model, training, valid_metric", [
-    ("SASRec", "all positions of a history in one pass", "NDCG@10"), ("BERT4Rec", "one row for each prefix", "Recall@5"),
+    ("SASRec", "all positions of a history in one pass", "NDCG@10"), ("BERT4Rec", "whole histories, masked anew in each epoch", "Recall@5"),
     ("Popularity", "all positions", "MRR@5"),
 ])
 def test_a_run_and_what_it_leaves(make_data, flags, run, tmp_path, model, training, valid_metric):

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
-from recbole_molar.compare.comparison import OWN_KEYS as COMPARE_KEYS
+from recbole_molar.compare.comparison import OPTIONS as COMPARE_KEYS
 from recbole_molar.config import Config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = ("path/to", "saved/", "images/", "Qwen/", "/")
-PLACEHOLDERS = {"key", "id_", "run", "space", "trials", "sampler", "pruning"}  # as in `--key=value`; the others belong to one command
+# as in `--key=value`, and options of one command
+PLACEHOLDERS = {"key", "id_", "run", "space", "trials", "sampler", "pruning", "models", "reference", "table", "rows"}
 
 
 def paths():

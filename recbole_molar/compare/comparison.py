@@ -1,26 +1,24 @@
 """`compare`: run what is missing, then one table for all models, with the tests of their differences."""
 
-import contextlib
 import json
 import warnings
 from dataclasses import asdict
-from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 
-from recbole_molar.checkpoint import write_atomic, write_json
-from recbole_molar.command_line import parse_command_line
+from recbole_molar.checkpoint import write_json, write_text
+from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
 from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
-from recbole_molar.compare.runs import check_split, parse_models, plan, read_curve, run_missing
+from recbole_molar.compare.runs import DEFAULT_SEED, check_split, parse_models, parse_seeds, plan, read_curve, run_missing
 from recbole_molar.compare.segments import Audience
 from recbole_molar.compare.statistics import bootstrap, difference, holm
 from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
+from recbole_molar.compare.tuned import check_tuning, tune_entries
 from recbole_molar.config import Config
-from recbole_molar.run_folder import RANKS
+from recbole_molar.run_folder import RANKS, make_folder
 
-OWN_KEYS = ("models", "seeds", "reference", "jobs", "report")
-DEFAULT_SEED, DEFAULT_SEEDS = 2020, 3
+OPTIONS = ("seeds", "jobs", "report", "tune_trials")
+DEFAULT_SEEDS = 3
 
 
 def compare(arguments):
@@ -28,7 +26,8 @@ def compare(arguments):
 
     Args:
         arguments (list of str): `--models=A,B`, `--dataset=`, `--seeds=` (a number or a list), `--reference=` (label; default the first),
-            `--jobs=`, `--report=False`, and any option of a run, which goes to every model that knows it.
+            `--jobs=`, `--report=False`, `--tune-trials=` (search for each model's properties first), and any option of a run, which goes
+            to every model that knows it; what `--config_files` hold too.
 
     Returns:
         tuple: the table as text, exit code (1 if a run failed).
@@ -36,22 +35,55 @@ def compare(arguments):
     Raises:
         ValueError: bad input, or runs that cannot stand in one table.
     """
-    warnings.filterwarnings("ignore", module="recbole|pandas")
-    given = parse_command_line(arguments)
-    own = {key: given.pop(key) for key in OWN_KEYS if key in given}
+    own, given = options_of(arguments, ("models", "reference"))
     if "models" not in own:
         raise ValueError("--models is missing. Example: --models=Molar,SASRec --dataset=ml-100k --seeds=3")
-    entries = parse_models(own["models"])
-    reference = str(own.get("reference", entries[0].label))
+    entries = parse_models(own.pop("models"))
+    found, folder, remark = carry_out(entries, own.pop("reference", entries[0].label), given, **own)
+    return f"{as_text(found)}\n{remark}{folder}", 1 if found["failed"] else 0
+
+
+def options_of(arguments, more=()):
+    """A command line as two dicts: what belongs to a comparison (`OPTIONS` and `more`), and options of its runs."""
+    warnings.filterwarnings("ignore", module="recbole|pandas")
+    given = parse_command_line(arguments)
+    own = {key: given.pop(word) for key in (*OPTIONS, *more) for word in (key, key.replace("_", "-")) if word in given}
+    for file in config_file_list(given.pop("config_files", None)):
+        given = {**read_yaml(file), **given}
+    return own, given
+
+
+def carry_out(entries, reference, given, seeds=DEFAULT_SEEDS, jobs=None, report=True, tune_trials=None):
+    """A comparison of models: search where asked, run what is missing, write tables and report.
+
+    Args:
+        entries (list of Entry); reference (str): label of the model that the others are tested against; given (dict): options of the runs.
+        seeds, jobs, report, tune_trials: as typed.
+
+    Returns:
+        tuple: dict of :func:`examine`, folder, lines for the terminal.
+
+    Raises:
+        ValueError: bad input, or runs that cannot stand in one table.
+    """
+    given, reference = dict(given), str(reference)
     if reference not in [entry.label for entry in entries]:
         raise ValueError(f"--reference={reference}: not among the models. Valid: {', '.join(entry.label for entry in entries)}.")
-    jobs, wants_report = _jobs(own.get("jobs")), own.get("report", True)
-    if not isinstance(wants_report, bool):
-        raise ValueError(f"--report={wants_report}: give True or False.")
-    plan(entries, given, _seeds(own.get("seeds", DEFAULT_SEEDS), given.pop("seed", DEFAULT_SEED)))
+    jobs = _jobs(jobs)
+    if not isinstance(report, bool):
+        raise ValueError(f"--report={report}: give True or False.")
+    seeds = parse_seeds(seeds, first=given.pop("seed", DEFAULT_SEED))
+    plan(entries, given, seeds)  # before any time is spent
+    check_split([run for entry in entries for run in entry.runs if run.is_done])
+    first = entries[0].runs[0].properties
+    if tune_trials is not None:
+        check_tuning(entries, given, tune_trials)
+    folder = make_folder(first["output_dir"], first["dataset"], "compare-{}")
+    (folder / "logs").mkdir()
+    if tune_trials is not None:
+        tune_entries(entries, given, seeds, tune_trials, folder, jobs)
+        plan(entries, given, seeds)
     runs = [run for entry in entries for run in entry.runs]
-    check_split([run for run in runs if run.is_done])  # before any time is spent
-    folder = _folder(runs[0].properties)
     print(f"{len(runs)} runs of {len(entries)} models, {sum(run.is_done for run in runs)} of them done before; results go to {folder}", flush=True)
     failed = run_missing(runs, folder, jobs)
     for entry in entries:
@@ -59,9 +91,8 @@ def compare(arguments):
     found = examine([entry for entry in entries if entry.runs], reference, failed)
     write_json(folder / "comparison.json", found)
     for name, render in (("table.md", as_markdown), ("table.csv", as_csv), ("table.tex", as_latex)):
-        write_atomic(folder / name, lambda temporary, render=render: Path(temporary).write_text(render(found), encoding="utf-8"))
-    remark = _report(found, folder / "report.html") if wants_report else ""
-    return f"{as_text(found)}\n{remark}{folder}", 1 if failed else 0
+        write_text(folder / name, render(found))
+    return found, folder, _report(found, folder / "report.html") if report else ""
 
 
 def _report(found, path):
@@ -79,27 +110,10 @@ def _report(found, path):
     return "".join(f"- report.html, left out: {reason}\n" for reason in left_out)
 
 
-def _seeds(value, first):
-    seeds = [first + index for index in range(value)] if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds={value}: give how many (5), or a list of different whole numbers ([2020, 2021]).")
-    return seeds
-
-
 def _jobs(value):
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ValueError(f"--jobs={value}: give how many runs at a time, a whole number of at least 1.")
     return value
-
-
-def _folder(properties):
-    stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
-    while True:
-        folder = Path(properties["output_dir"]) / str(properties["dataset"]) / (f"compare-{stamp}" + (f"-{attempt}" if attempt else ""))
-        with contextlib.suppress(FileExistsError):
-            (folder / "logs").mkdir(parents=True)
-            return folder
-        attempt += 1
 
 
 def examine(entries, reference, failed=()):
@@ -136,7 +150,7 @@ def examine(entries, reference, failed=()):
             "label": entry.label,
             "seeds": [run.seed for run in entry.runs],
             "folders": [str(run.folder) for run in entry.runs],
-            "training": results[entry.label][0]["training"],
+            "training": results[entry.label][0]["training"], "tuned": entry.tuned,
             "test": {metric: _spread(values.mean(1)) for metric, values in users[entry.label].items()},
             "valid": {metric: _spread([result["best_valid_result"].get(metric, np.nan) for result in results[entry.label]]) for metric in metrics},
             "segments": {

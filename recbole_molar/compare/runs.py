@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import read_json, write_atomic
+from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines, read_yaml
 from recbole_molar.config import Config, refuse_foreign_code
 from recbole_molar.property_error import UnknownPropertyError
@@ -24,6 +24,8 @@ from recbole_molar.trainer.sequential_trainer import CURVE
 
 # Runs that differ in these are still the same run: where it computes, what it prints, where it writes.
 NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}
+DEFAULT_SEED = 2020
+SEARCH = "search.json"  # of a study of `tune`
 PROTOCOL = ("eval_args", "mask_history", "metrics", "topk", "valid_metric", "repeatable", "rm_dup_inter", "user_inter_num_interval", "item_inter_num_interval")
 
 
@@ -37,15 +39,19 @@ class Entry:
     Args:
         label (str): its name in the tables.
         properties (dict): what it was given, besides the options of all.
-        folder (Path): of a finished run that is taken as it is; then it is not run.
+        folders (list of Path): of finished runs that are taken as they are, one for each seed; then it is not run.
+        seeds (list of int): its own; default those of the comparison.
         runs (list of Run): one for each seed.
+        tuned (dict): of :func:`recbole_molar.compare.tuned.tune_entries`; None where the properties are as given.
         origins (dict): key of the properties -> where its value stands.
     """
 
     label: str
     properties: dict
-    folder: Path = None
+    folders: list = field(default_factory=list)
+    seeds: list = None
     runs: list = field(default_factory=list)
+    tuned: dict = None
     origins: dict = field(default_factory=dict)
 
 
@@ -67,7 +73,7 @@ class Run:
 
 
 def parse_models(value):
-    """`--models`: `Molar,SASRec,recipe/x.yaml,saved/…/Molar-…`, the same as a list, or `{label: name or properties}`.
+    """`--models`: `Molar,SASRec,recipe/x.yaml,saved/…/Molar-…`, the same as a list, or `{label: name, properties, or run folders}`.
 
     Returns:
         list of Entry.
@@ -92,7 +98,13 @@ def _entry(label, one):
     if isinstance(one, dict):
         if "model" not in one:
             raise ValueError(f"--models: {label}: has no model. Write {{{label}: {{model: Molar, ...}}}}.")
-        return Entry(str(label), dict(one), origins=dict.fromkeys(one, f"--models: {label}"))
+        properties = dict(one)
+        seeds = parse_seeds(properties.pop("seeds"), f"--models: {label}: seeds") if "seeds" in one else None
+        return Entry(str(label), properties, seeds=seeds, origins=dict.fromkeys(properties, f"--models: {label}"))
+    if isinstance(one, list):
+        if not one or not all(isinstance(folder, str) for folder in one):
+            raise ValueError(f"--models: {label}: {one}: a list must name finished run folders of one model, one for each seed.")
+        return Entry(str(label or _label_of(one[0])), {}, [_finished(folder) for folder in one])
     text = str(one)
     if text.endswith((".yaml", ".yml")):
         file = config_file_list([text])[0]
@@ -101,12 +113,35 @@ def _entry(label, one):
             raise ValueError(f"--models: {text}: a recipe needs a line `model: NAME`.")
         return Entry(str(label or Path(text).stem), properties, origins={key: f"{text}, line {line}" for key, line in lines.items()})
     if os.sep in text or Path(text).is_dir():
-        folder = Path(text)
-        missing = [name for name in (CONFIG, RESULT, RANKS) if not (folder / name).is_file()]
-        if missing:
-            raise ValueError(f"--models: {text}: not the folder of a finished run (no {', '.join(missing)}). Go on with it: --resume={text}.")
-        return Entry(str(label or folder.name.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0] or folder.name), {}, folder)
+        return Entry(str(label or _label_of(text)), {}, [_finished(text)])
     return Entry(str(label or text), {"model": text}, origins={"model": "--models"})
+
+
+def _finished(text):
+    folder = Path(text)
+    missing = [name for name in (CONFIG, RESULT, RANKS) if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"--models: {text}: not the folder of a finished run (no {', '.join(missing)}). Go on with it: --resume={text}.")
+    return folder
+
+
+def _label_of(text):
+    """`Molar` of `saved/ml-1m/Molar-20261121-120000-0a1b2c3d`."""
+    name = Path(text).name
+    return name.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0] or name
+
+
+def parse_seeds(value, name="--seeds", first=DEFAULT_SEED):
+    """A number of seeds from `first` on, or a list of them, as a list.
+
+    Raises:
+        ValueError: neither; begins with `name`.
+    """
+    is_number = isinstance(value, int) and isinstance(first, int) and not isinstance(value, bool)
+    seeds = [first + index for index in range(value)] if is_number else value
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{name}={value}: give how many (5), or a list of different whole numbers ([2020, 2021]).")
+    return seeds
 
 
 def plan(entries, options, seeds):
@@ -120,14 +155,12 @@ def plan(entries, options, seeds):
     """
     known = set()
     for entry in entries:
-        if entry.folder:
-            refuse_foreign_code(entry.folder / CONFIG, options)
-            properties = Config(config_file_list=[entry.folder / CONFIG]).as_yaml()
-            entry.runs = [Run(entry.label, properties["seed"], properties, entry.folder)]
-            known |= set(properties)
-            continue
-        for seed in seeds:
-            config, taken = _config({**entry.properties, "seed": seed}, options, entry.origins)
+        entry.runs = [_run_of(entry, folder, options) for folder in entry.folders]
+        _check_same_model(entry)
+        for run in entry.runs:
+            known |= set(run.properties)
+        for seed in [] if entry.folders else entry.seeds or seeds:
+            config, taken = known_config({**entry.properties, "seed": seed}, options, entry.origins)
             known |= taken
             entry.runs.append(Run(entry.label, seed, config.as_yaml()))
     unknown = sorted(set(options) - known)
@@ -139,7 +172,25 @@ def plan(entries, options, seeds):
             run.folder = run.folder or find(run.properties)
 
 
-def _config(properties, options, origins=None):
+def _run_of(entry, folder, options):
+    refuse_foreign_code(folder / CONFIG, options)
+    properties = Config(config_file_list=[folder / CONFIG]).as_yaml()
+    return Run(entry.label, properties["seed"], properties, folder)
+
+
+def _check_same_model(entry):
+    """Raise ValueError where the run folders of one entry differ in more than the seed and in where stages come from."""
+    for run in entry.runs[1:]:
+        first = entry.runs[0].properties
+        for key in sorted({*first, *run.properties} - NOT_IDENTITY - {"seed", "id_weights", "mirm_weights"}):
+            if first.get(key) != run.properties.get(key):
+                values = f"{first.get(key)} in {entry.runs[0].folder}, {run.properties.get(key)} in {run.folder}"
+                raise ValueError(f"--models: {entry.label}: its runs differ in {key}: {values}.")
+    if len({run.seed for run in entry.runs}) < len(entry.runs):
+        raise ValueError(f"--models: {entry.label}: two of its runs have the same seed ({', '.join(str(run.seed) for run in entry.runs)}).")
+
+
+def known_config(properties, options, origins=None):
     """(Config of one run, the options that it knows). An option that only other models know is left out."""
     given, left = {**options, **properties}, dict(options)
     while True:
@@ -220,44 +271,58 @@ def run_missing(runs, folder, jobs):
     Returns:
         dict: label and seed -> last lines of a run that failed.
     """
-    missing, gpus = [run for run in runs if not run.is_done], torch.cuda.device_count()
+
+    def work(run, gpu):
+        name = f"{run.label.replace(os.sep, '-')}-{run.seed}"
+        words = [f"--resume={run.folder}"] if run.folder else [f"--config_files={write_properties(folder / 'logs' / f'{name}.yaml', run.properties)}"]
+        last, failure = in_a_process("run", words, folder / "logs" / f"{name}.log", gpu, f"{run.label}, seed {run.seed}")
+        if not failure and Path(last).name != RESULT:
+            failure = f"ended without a result: {last}"
+        run.folder = run.folder if failure else Path(last).parent
+        return failure
+
+    missing = [run for run in runs if not run.is_done]
+    failures = queue(missing, work, jobs, "runs")
+    return {f"{run.label}, seed {run.seed}": failure for run, failure in zip(missing, failures) if failure}
+
+
+def queue(tasks, work, jobs, what):
+    """Carry out tasks, `jobs` at a time, over the GPUs at hand: a list of what `work(task, gpu)` returns for each."""
+    gpus, places = torch.cuda.device_count(), Queue()
     jobs = jobs or max(1, gpus)
-    places, failed = Queue(), {}
     for index in range(jobs):
         places.put(str(index % gpus) if gpus else None)
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), desc="runs", unit="run", disable=not missing) as bar:
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(tasks), desc=what, unit=what.removesuffix("s"), disable=not tasks) as bar:
 
-        def work(run):
+        def one(task):
             gpu = places.get()
             try:
-                failure = _run(run, folder, gpu)
+                return work(task, gpu)
             finally:
                 places.put(gpu)
-            if failure:
-                failed[f"{run.label}, seed {run.seed}"] = failure
-            bar.write(f"{run.label}, seed {run.seed}: {'failed, ' + failure if failure else run.folder}")
-            bar.update(1)
+                bar.update(1)
 
-        list(pool.map(work, missing))
-    return failed
+        return list(pool.map(one, tasks))
 
 
-def _run(run, folder, gpu):
-    """Run one model; None, or what went wrong."""
-    name = folder / "logs" / f"{run.label.replace(os.sep, '-')}-{run.seed}"
-    log, properties = Path(f"{name}.log"), Path(f"{name}.yaml")
-    if run.folder:
-        words = [f"--resume={run.folder}"]
-    else:
-        text = dump_yaml(run.properties)
-        write_atomic(properties, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-        words = [f"--config_files={properties}"]
+def write_properties(path, properties):
+    """A YAML file of properties; returns its path."""
+    write_text(path, dump_yaml(properties))
+    return path
+
+
+def in_a_process(command, words, log, gpu, name):
+    """One command of ours in a process, its output in a file.
+
+    Returns:
+        tuple: the last line that it printed, and what went wrong, or None.
+    """
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})}
-    tqdm.write(f"{run.label}, seed {run.seed}: starts; its log is {log}")
+    tqdm.write(f"{name}: starts; its log is {log}")
     with open(log, "a", encoding="utf-8") as file:
-        code = subprocess.run([sys.executable, "-m", "recbole_molar", "run", *words], stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
+        code = subprocess.run([sys.executable, "-m", "recbole_molar", command, *words], stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    if code == 0 and lines and Path(lines[-1]).name == RESULT:
-        run.folder = Path(lines[-1]).parent
-        return None
-    return f"exit code {code}: {lines[-1][:300] if lines else 'no output'}"
+    last = lines[-1] if lines else "no output"
+    failure = f"exit code {code}: {last[:300]}" if code else None
+    tqdm.write(f"{name}: {'failed, ' + failure if failure else last}")
+    return last, failure

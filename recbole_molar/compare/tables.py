@@ -15,10 +15,14 @@ def as_text(found):
     """For a terminal."""
     blocks = [[f"{found['dataset']}: {found['users']:,} users, test figures at the best epoch by validation {found['valid_metric']}"]]
     for title, rows in sections(found):
-        widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths))) for row in rows]
-        blocks.append([title, *lines])
+        blocks.append([title, aligned(rows)])
     return "\n\n".join("\n".join(lines) for lines in [*blocks, notes(found)])
+
+
+def aligned(rows):
+    """Rows of cells as lines, columns under each other: the first to the left, the others to the right."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths))) for row in rows)
 
 
 def as_markdown(found):
@@ -126,6 +130,7 @@ def notes(found):
         lines.append(f"* differs from {found['reference']}: p < {SIGNIFICANT} after Holm's correction over all models and metrics.")
         lines.append("p: paired t-test over users, with the variance between seeds in its error. Interval: paired bootstrap over users and seeds.")
     single = [model["label"] for model in found["models"] if len(model["seeds"]) == 1]
+    lines += [f"{model['label']} is tuned: {model['tuned']['about']}, chosen by validation." for model in found["models"] if model.get("tuned")]
     if single and found["differences"]:
         lines.append(f"One seed only, so its spread is unknown and p too small: {', '.join(single)}.")
     lines.append("± is the standard deviation over seeds. Costs are those of the machine that made each run, without stages that it reused.")

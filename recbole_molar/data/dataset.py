@@ -24,6 +24,8 @@ from recbole.utils.url import decide_download, download_url, extract_zip, rename
 
 # Column of every row: index of the row's target among the interactions sorted by user and time.
 TARGET_INDEX = "target_index"
+# RecBole's transform that hides items of a row, which are then the targets (BERT4Rec).
+MASKED = "mask_itemseq"
 
 
 def padded_rows(values, starts, lengths, width):
@@ -309,4 +311,17 @@ class HistoryDataLoader(TrainDataLoader):
             group = group[self.lengths[group].argsort(stable=True)] if self.shuffle else group
             batches += group.split(self.step)
         for index in torch.randperm(len(batches), generator=self.generator) if self.shuffle else range(len(batches)):
-            yield self.transform(self._dataset, self._dataset[batches[int(index)]])
+            rows = self._dataset[batches[int(index)]]
+            yield self.transform(self._dataset, self._with_target(rows) if self.config["transform"] == MASKED else rows)
+
+    def _with_target(self, rows):
+        """Windows whose target is one of their items, cut to the longest: where items are hidden to be guessed, every item of a history is one."""
+        dataset = self._dataset
+        list_field, length_field = f"{dataset.iid_field}{self.config['LIST_SUFFIX']}", dataset.item_list_length_field
+        items, lengths = rows[list_field].clone(), rows[length_field].clone()
+        full = lengths == items.size(1)  # its first item is the last one of the window before
+        items[full] = items[full].roll(-1, dims=1)
+        lengths[~full] += 1
+        items[torch.arange(len(items)), lengths - 1] = rows[dataset.iid_field]
+        rows.interaction.update({list_field: items[:, : int(lengths.max())], length_field: lengths})
+        return rows

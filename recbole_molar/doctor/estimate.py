@@ -13,7 +13,7 @@ from recbole_molar.doctor.rehearsal import Clock, free_memory, seconds_of, secon
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.quick_start import DONE, finished_id_model, id_model_cache, make_id_config, prepare
 from recbole_molar.stages import assemble, build_id_model, finetune_trainer
-from recbole_molar.utils import get_trainer
+from recbole_molar.utils import get_trainer, make_model
 from recbole.data.interaction import cat_interactions
 from recbole.utils import init_seed
 
@@ -53,7 +53,7 @@ class Estimate:
         """
         if self.content is None:
             init_seed(self.config["seed"], self.config["reproducibility"])
-            model = self.prepared.model_class(self.config, self.prepared.loaders[0]._dataset).to(self.device)
+            model = make_model(self.prepared.model_class, self.config, self.prepared.loaders[0]._dataset)
         else:
             model = self._molar()
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -87,7 +87,7 @@ class Estimate:
         id_config = make_id_config(config)
         prepared = prepare(id_config)
         init_seed(id_config["seed"], id_config["reproducibility"])
-        model = prepared.model_class(id_config, prepared.loaders[0]._dataset).to(id_config["device"])
+        model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
         cached = self.cache and id_model_cache(config, id_config, split_hash)
         if config["id_training"] == "joint":
             self._skip("id_model", f"left out: id_training=joint trains it with {config['model']}")

@@ -4,8 +4,6 @@ import contextlib
 import logging
 import shutil
 import warnings
-from datetime import datetime
-from pathlib import Path
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_json
@@ -24,7 +22,7 @@ from recbole_molar.doctor.rehearsal import free_memory
 from recbole_molar.doctor.terminal import as_text
 from recbole_molar.doctor.text_report import text_report
 from recbole_molar.quick_start import prepare, read_content
-from recbole_molar.run_folder import machine, versions
+from recbole_molar.run_folder import machine, make_folder, versions
 from recbole.utils import init_seed
 
 REPORT, PAGE = "report.json", "items.html"
@@ -47,7 +45,7 @@ def examine(arguments):
     given = parse_command_line(arguments)
     finished = finished_run(given.pop("run")) if "run" in given else None
     config = _config(given, finished)
-    folder = _new_folder(Path(config["output_dir"]) / config["dataset"])
+    folder = make_folder(config["output_dir"], config["dataset"], "doctor-{}")
     report, error = {"command": " ".join(arguments), "model": config["model"], "dataset": config["dataset"]}, None
     with _kept_warnings() as said:
         try:
@@ -107,20 +105,6 @@ def _look_at_items(config, report, folder, prepared, content):
     write_page(folder / PAGE, config, content, mirm, training_counts(prepared))
     report["page"] = str(folder / PAGE)
     return mirm
-
-
-def _new_folder(parent):
-    """`<output_dir>/<dataset>/doctor-<time>/`."""
-    stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
-    while True:
-        path = parent / (f"doctor-{stamp}" + (f"-{attempt}" if attempt else ""))
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            attempt += 1
-        except OSError as error:
-            raise ValueError(f"output_dir: {parent} cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
 
 
 class _Said(logging.Handler):

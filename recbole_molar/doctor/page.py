@@ -4,11 +4,11 @@ import base64
 import html
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from recbole_molar.checkpoint import write_text
 from recbole_molar.data.prompt import item_text
 
 PER_KIND = 2
@@ -44,7 +44,7 @@ def write_page(path, config, content, mirm, counts):
     parts = [HEAD.format(title=title, about=about, width=width, height=height)]
     for index, why in chosen_items(content, counts, (width, height)):
         parts.append(_article(index, why, content, mirm, (width, height), int(counts[index])))
-    Path(path).write_text("".join([*parts, "</body></html>\n"]), encoding="utf-8")
+    write_text(path, "".join([*parts, "</body></html>\n"]))
 
 
 def chosen_items(content, counts, size):

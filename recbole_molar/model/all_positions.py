@@ -2,16 +2,21 @@
 
 RecBole trains one row for each prefix. A causal model that ends in `gather_indexes(output, item_seq_len - 1)` computes the
 user embedding of every prefix on the way; handing all of them to the model's own loss gives the same targets for a
-fraction of the work. Whether a model allows it is not listed anywhere but tried: :func:`allows_all_positions`.
+fraction of the work. Whether a model allows it is not listed anywhere but tried: :func:`allows_all_positions`. So is whether that loss is
+the cross-entropy over its item table, which is then computed in blocks: :func:`is_plain_cross_entropy`.
 """
 
 import torch
+
+from recbole_molar.model.loss import ce_loss
 
 
 class AllPositions:
     """Goes before a RecBole model among the bases of a class; see :func:`with_all_positions`."""
 
     reads_all_positions = False
+    plain_cross_entropy = False  # of the states over `item_embedding`
+    low_precision_products = False  # bfloat16 for the products of the cross-entropy; its softmax stays in float32
 
     def gather_indexes(self, output, gather_index):
         """RecBole's for one position a row; in training, the states [M, H] of all valid positions of [B, L, H]."""
@@ -23,13 +28,20 @@ class AllPositions:
     def calculate_loss(self, interaction):
         """The model's own loss on all M positions of a batch of windows."""
         batch, targets = trim_and_target(interaction, self)
-        batch[self.POS_ITEM_ID] = targets
-        batch[self.NEG_ITEM_ID] = sample_negatives(targets, self.n_items)
         self.reads_all_positions = True
         try:
+            if self.plain_cross_entropy:
+                return self._blocked_cross_entropy(batch, targets)
+            batch[self.POS_ITEM_ID] = targets
+            batch[self.NEG_ITEM_ID] = sample_negatives(targets, self.n_items)
             return super().calculate_loss(batch)
         finally:
             self.reads_all_positions = False
+
+    def _blocked_cross_entropy(self, batch, targets):
+        user = self.forward(batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN])  # [M, H]
+        with torch.autocast(user.device.type, dtype=torch.bfloat16, enabled=self.low_precision_products):
+            return ce_loss(user, self.item_embedding.weight, targets, first=0)
 
 
 def trim_and_target(interaction, model):
@@ -108,6 +120,33 @@ def allows_all_positions(model):
         return torch.allclose(_loss(model, item_seq, lengths), loss_alone, atol=1e-4, rtol=1e-3)
     except (TypeError, RuntimeError, IndexError, AttributeError, KeyError, ValueError):
         return False  # this model wants other inputs: it is trained on prefixes, as RecBole does
+    finally:
+        model.reads_all_positions = False
+        model.train(was_training)
+
+
+@torch.no_grad()
+def is_plain_cross_entropy(model):
+    """Try whether the loss of a model that allows all positions is the cross-entropy of its states over `item_embedding`, padding included.
+
+    RecBole's own models alone are tried: a subclass may add, in training, what the trial does not see.
+
+    Args:
+        model: an instance of :func:`with_all_positions`.
+    """
+    table = getattr(getattr(model, "item_embedding", None), "weight", None)
+    owner = next(base for base in type(model).__mro__ if base is not AllPositions and "calculate_loss" in vars(base))
+    if table is None or not owner.__module__.startswith("recbole.") or type(model).__mro__[2].__module__.partition(".")[0] != "recbole":
+        return False
+    was_training, width = model.training, min(6, model.max_seq_length)
+    model.eval()
+    item_seq = torch.randint(1, model.n_items, (4, width), generator=torch.Generator().manual_seed(1)).to(model.device)
+    lengths = torch.full((4,), width, device=model.device)
+    model.reads_all_positions = True
+    try:
+        own = _loss(model, item_seq, lengths)
+        ours = ce_loss(model.forward(item_seq, lengths), table, torch.ones(4 * width, dtype=torch.long, device=model.device), first=0)
+        return own.shape == ours.shape and torch.allclose(own, ours, atol=1e-5, rtol=1e-5)
     finally:
         model.reads_all_positions = False
         model.train(was_training)

@@ -1,6 +1,5 @@
 """The item embedding table: every item through MIRM once, kept on disk by fingerprint of model and content."""
 
-import contextlib
 import hashlib
 import logging
 import time
@@ -10,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from recbole_molar.checkpoint import load_tensors, save_tensors
-from recbole_molar.lock import take_lock
+from recbole_molar.lock import cache_lock
 
 
 class ItemEmbedding:
@@ -39,7 +38,7 @@ class ItemEmbedding:
         """
         start, marks = time.time(), mirm.content.fingerprints()
         path = self._file(mirm, accelerator)
-        with take_lock(self.cache_dir / "locks" / path.stem) if path and (not accelerator or accelerator.is_main_process) else contextlib.nullcontext():
+        with cache_lock(path and self.cache_dir, path and path.stem, accelerator):
             return self._fill(path, mirm, marks, accelerator, batch_size, start)
 
     def _fill(self, path, mirm, marks, accelerator, batch_size, start):

@@ -57,7 +57,7 @@ def nce_loss(user, positive, negatives, target_ids, negative_ids, log_temperatur
     return (torch.cat([positive_score, negative_score], dim=1).logsumexp(1) - positive_score[:, 0]).mean()
 
 
-def ce_loss(user, table, target, block=None):
+def ce_loss(user, table, target, block=None, first=1):
     """Softmax cross-entropy over the whole catalogue; the logits [M, N] never exist as a whole, forward or backward.
 
     Both gradients are computed in the forward pass, block by block, while the logits are at hand (the idea of Liger's fused linear
@@ -66,29 +66,30 @@ def ce_loss(user, table, target, block=None):
     Args:
         user (Tensor): [M, D]; for cosine scores or a temperature the caller scales it, and the table.
         table (Tensor): [N, D]; row 0 is padding: it is no candidate and gets no gradient.
-        target (Tensor): [M], in 1..N-1.
+        target (Tensor): [M], in first..N-1.
         block (int, optional): rows of `user` at a time; None takes 4 MiB of logits (CPU) or 256 MiB (GPU).
+        first (int): row of the first candidate; RecBole's models count the padding as one, 0.
 
     Returns:
-        Tensor: mean over M; log(N - 1) when all scores are equal, 0 for M = 0.
+        Tensor: mean over M; log(N - first) when all scores are equal, 0 for M = 0.
     """
     if block is None:
         budget = CPU_BLOCK_BYTES if user.device.type == "cpu" else GPU_BLOCK_BYTES
         block = max(MIN_BLOCK, budget // (4 * len(table)))
     if not torch.is_grad_enabled():
         user, table = user.detach(), table.detach()  # a Function is told of requires_grad, not of no_grad
-    return _BlockedCrossEntropy.apply(user, table, target, block)
+    return _BlockedCrossEntropy.apply(user, table, target, block, first)
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
     """Loss and gradients in one pass over blocks of rows; what is kept for backward is [M, D] and [N, D]."""
 
     @staticmethod
-    def forward(ctx, user, table, target, block):
+    def forward(ctx, user, table, target, block, first):
         device = user.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         need_user, need_table = ctx.needs_input_grad[:2]
-        items = table[1:].to(dtype)  # [N-1, D]
+        items = table[first:].to(dtype)  # [N - first, D]
         user_grad = torch.empty_like(user, dtype=torch.float32) if need_user else None
         table_grad = torch.zeros_like(table, dtype=torch.float32) if need_table else None
         loss = torch.zeros((), device=user.device)
@@ -96,14 +97,14 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             for start in range(0, len(user), block):
                 rows = slice(start, start + block)
                 part = user[rows].to(dtype)
-                residual, inverse, part_loss = _softmax_residual(part @ items.T, target[rows, None] - 1)
+                residual, inverse, part_loss = _softmax_residual(part @ items.T, target[rows, None] - first)
                 loss += part_loss
                 residual = residual.to(dtype)
                 # 1/sum is applied to the thin [block, D] side, not to [block, N].
                 if need_user:
                     torch.mul(residual @ items, inverse, out=user_grad[rows])
                 if need_table:
-                    _add_product(table_grad[1:], residual.T, (part * inverse).to(dtype))
+                    _add_product(table_grad[first:], residual.T, (part * inverse).to(dtype))
         ctx.rows = max(1, len(user))
         ctx.dtypes = user.dtype, table.dtype
         ctx.save_for_backward(user_grad, table_grad)
@@ -113,7 +114,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         scaled = (None if g is None else (g * (grad / ctx.rows)).to(dtype) for g, dtype in zip(ctx.saved_tensors, ctx.dtypes))
-        return *scaled, None, None
+        return *scaled, None, None, None
 
 
 def _softmax_residual(logits, target):

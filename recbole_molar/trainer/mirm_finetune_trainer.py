@@ -1,6 +1,5 @@
 """Stage 1: tunes MIRM on the fine-tuning tasks, with a held-out loss before and after and a checkpoint that resumes exactly."""
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors
 from recbole_molar.device import return_freed_memory
-from recbole_molar.lock import take_lock
+from recbole_molar.lock import cache_lock
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.finetune.base import FinetuneTask, Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
@@ -110,7 +109,7 @@ class MIRMFinetuneTrainer:
         if not self.tasks or self.mirm.backbone.tuning == "frozen":
             self.log.info("Stage 1 is left out: %s.", "MIRM is frozen" if self.tasks else "mirm_finetune_tasks is empty")
             return {"tasks": {}, "skipped": {}, "seconds": 0.0, "reused": False}
-        with take_lock(self.cache_dir / "locks" / self.finished.stem) if self.finished and self.accelerator.is_main_process else contextlib.nullcontext():
+        with cache_lock(self.finished and self.cache_dir, self.finished and self.finished.stem, self.accelerator):
             self.accelerator.wait_for_everyone()  # until another run has finished this very stage 1
             return self.reuse() or self._run(start)
 
@@ -197,6 +196,7 @@ class MIRMFinetuneTrainer:
         self._log_losses("after", after)
         self._log_generations(held_out)
         self.objective.eval()
+        self.accelerator.free_memory()  # it would keep the optimizer, two fp32 numbers for each weight, through stage 2
         return position["before"], after
 
     def _batches(self, train, epoch):

@@ -39,6 +39,7 @@ class SequentialTrainer(RankingTrainer):
         self.accelerator = accelerator
         config["checkpoint_dir"] = str(self.folder)
         super().__init__(config, model)
+        model.low_precision_products = accelerator.mixed_precision == "bf16"  # see AllPositions
         self.global_step = 0
         self.curve = []
 

@@ -1,17 +1,14 @@
-"""What a study leaves: the line of a trial, the tables, `trials.csv`, `best.yaml` and, with matplotlib, `search.png`."""
+"""What a study leaves: the line of a trial, the tables, `trials.csv`, `best.yaml`, `search.json` and `report.html`."""
 
 import contextlib
 import csv
-import math
-from pathlib import Path
 
-import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from recbole_molar.checkpoint import write_atomic
+from recbole_molar.checkpoint import write_atomic, write_json, write_text
 from recbole_molar.command_line import dump_yaml
-from recbole_molar.compare.runs import NOT_IDENTITY
+from recbole_molar.compare.runs import NOT_IDENTITY, SEARCH
 from recbole_molar.config import Config
 
 SHOWN = 10  # best trials in the table
@@ -63,14 +60,13 @@ def importances(study):
     return {}
 
 
-def trial_table(study):
-    """The best trials, for the terminal."""
+def trial_rows(study):
+    """The best trials, with a header."""
     rows = [["trial", f"valid {study.metric}", "epoch", *study.space.keys]]
     for trial in study.trials(TrialState.COMPLETE)[:SHOWN]:
         name, values = f"{trial.number}{' (as it stands)' if is_default(study, trial) else ''}", [short(trial.params.get(key)) for key in study.space.keys]
         rows.append([name, f"{trial.value:.4f}", str(trial.user_attrs["best_epoch"]), *values])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths))) for row in rows)
+    return rows
 
 
 def short(value):
@@ -104,53 +100,42 @@ def write_best(study, config):
     trial = study.trials(TrialState.COMPLETE)[0]
     about = f"# Trial {trial.number} of {study.folder.name}: valid {study.metric} {trial.value:.4f}, the best of {len(study.trials())} trials.\n"
     text = about + dump_yaml(chosen, sort_keys=False)
-    write_atomic(study.folder / "best.yaml", lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_text(study.folder / "best.yaml", text)
 
 
-def draw(study):
-    """`search.png`: each trial in turn, and its values on parallel axes; nothing without matplotlib."""
+def search_of(study):
+    """The whole search as plain values: what `search.json` holds and the charts are drawn from."""
+    default = next((trial.number for trial in study.trials(TrialState.COMPLETE) if is_default(study, trial)), None)
+    return {
+        "model": study.config["model"], "dataset": str(study.config["dataset"]), "metric": study.metric, "bigger": bool(study.config["valid_metric_bigger"]),
+        "sampler": study.sampler, "seed": study.seed, "default": default, "best": study.trials(TrialState.COMPLETE)[0].number,
+        "dimensions": [{"key": one.key, "kind": one.kind, "choices": list(one.choices)} for one in study.space.dimensions],
+        "importances": importances(study),
+        "trials": [
+            {
+                "number": trial.number, "state": trial.state.name.lower(), "value": trial.value, "values": trial.params,
+                "curve": sorted(trial.intermediate_values.items()), "seconds": trial.user_attrs.get("seconds"),
+            }
+            for trial in study.trials()
+        ],
+    }  # fmt: skip
+
+
+def write_page(study):
+    """`search.json`, and `report.html` drawn from it; returns why there is no page, or None."""
+    search = search_of(study)
+    write_json(study.folder / SEARCH, search)
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    done = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
-    pruned = study.trials(TrialState.PRUNED)
-    figure = Figure(figsize=(max(8, 1.2 * len(study.space.keys)), 8), layout="constrained")
-    history, parallel = figure.subplots(2)
-    best = (np.maximum if study.config["valid_metric_bigger"] else np.minimum).accumulate([trial.value for trial in done])
-    history.step([trial.number for trial in done], best, where="post", color="tab:red", label="best so far")
-    for some, marker, label in ((done, "o", "complete"), (pruned, "x", "pruned")):
-        history.plot([trial.number for trial in some], [trial.value for trial in some], marker, color="tab:blue", label=label)
-    history.set(title=f"{study.config['model']} on {study.config['dataset']}", xlabel="trial", ylabel=f"valid {study.metric}")
-    history.legend()
-    _draw_parallel(figure, parallel, study, done)
-    write_atomic(study.folder / "search.png", lambda temporary: figure.savefig(temporary, format="png", dpi=120))
-
-
-def _draw_parallel(figure, axes, study, done):
-    """Each trial as a line through its values, coloured by how good it is; a property that it does not have breaks the line."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    colours = ScalarMappable(Normalize(min(trial.value for trial in done), max(trial.value for trial in done)), colormaps["viridis"])
-    for trial in sorted(done, key=lambda trial: trial.value):
-        heights = [_height(dimension, trial.params[dimension.key]) if dimension.key in trial.params else math.nan for dimension in study.space.dimensions]
-        axes.plot(heights, "o-", color=colours.to_rgba(trial.value), markersize=3)
-    axes.set_xticks(range(len(study.space.keys)), study.space.keys, rotation=20, ha="right")
-    axes.set_yticks([])
-    axes.set_ylim(-0.1, 1.1)
-    for place, dimension in enumerate(study.space.dimensions):
-        names = list(dimension.choices) if dimension.choices else [short(dimension.low), short(dimension.high)]
-        for name, stored in zip(names, dimension.choices or (dimension.low, dimension.high)):
-            axes.annotate(name, (place, _height(dimension, stored)), xytext=(4, 3), textcoords="offset points", fontsize=7, color="gray")
-        axes.axvline(place, color="lightgray", linewidth=0.8, zorder=0)
-    figure.colorbar(colours, ax=axes, label=f"valid {study.metric}")
-
-
-def _height(dimension, stored):
-    """Where a value stands on its axis, from 0 to 1."""
-    if dimension.kind == "choice":
-        return list(dimension.choices).index(stored) / max(1, len(dimension.choices) - 1)
-    low, high, value = (map(math.log, (dimension.low, dimension.high, stored)) if dimension.kind == "log_uniform" else (dimension.low, dimension.high, stored))
-    return (value - low) / (high - low)
+        from recbole_molar.compare.report import search as charts
+        from recbole_molar.compare.report.template import render
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("recbole_molar"):
+            raise
+        return f'No report.html: it needs {error.name}; pip install -e ".[report]"'
+    page = render("search.html", {
+        "search": search, "headline": summary(study).splitlines()[1].capitalize() + ".", "rows": trial_rows(study), "posters": {},
+        "history": charts.history(search), "curves": charts.curves(search), "importance": charts.importance(search), "slices": charts.slices(search),
+        "best_yaml": (study.folder / "best.yaml").read_text(encoding="utf-8"),
+    })  # fmt: skip
+    write_text(study.folder / "report.html", page)
+    return None

@@ -17,15 +17,16 @@ from optuna import TrialPruned
 from optuna.trial import TrialState
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import read_json, write_atomic
+from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, parse_command_line
 from recbole_molar.compare.runs import NOT_IDENTITY, PROTOCOL, find, identity
+from recbole_molar.compare.tables import aligned
 from recbole_molar.config import Config
 from recbole_molar.device import return_freed_memory
 from recbole_molar.lock import take_lock
 from recbole_molar.quick_start import carry_out, run
 from recbole_molar.run_folder import RESULT
-from recbole_molar.tune.report import draw, line, summary, trial_table, write_best, write_csv
+from recbole_molar.tune.report import line, summary, trial_rows, write_best, write_csv, write_page
 from recbole_molar.tune.space import Space
 from recbole_molar.tune.study import SAMPLERS, TuningStudy
 
@@ -108,8 +109,7 @@ def open_study(given, own):
     name = f"tune-{config.model_class.__name__}-{hashlib.sha256(mark.encode()).hexdigest()[:8]}"
     folder = Path(config["output_dir"]) / str(config["dataset"]) / name
     folder.mkdir(parents=True, exist_ok=True)
-    text = Path(space.file).read_text(encoding="utf-8")
-    write_atomic(folder / f"space{Path(space.file).suffix}", lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_text(folder / f"space{Path(space.file).suffix}", Path(space.file).read_text(encoding="utf-8"))
     return TuningStudy(folder, space, config, sampler, pruning), make_config
 
 
@@ -177,9 +177,9 @@ def finish(study, make_config):
             return f"{len(running)} trials are under way in other processes; the last one to end tests the best and writes the report.\n{study.folder}"
         best = done[0]
         write_best(study, make_config(study.values_of(best)))
-        draw(study)
+        remark = write_page(study)
         result = run([f"--resume={best.user_attrs['run_folder']}"])
-    return "\n\n".join([summary(study), trial_table(study), tested(study, best, result), str(study.folder)])
+    return "\n\n".join([summary(study), aligned(trial_rows(study)), tested(study, best, result), *([remark] if remark else []), str(study.folder)])
 
 
 def tested(study, best, result):

@@ -140,3 +140,19 @@ def test_a_run_folder_of_somebody_else_names_no_code_and_is_checked(compare, fin
     (folder / "result.json").write_text(result)
     (folder / "curve.json").write_text("{}")
     assert re.search("curve.json: no learning curve", compare(**given)[2])
+
+
+def test_each_model_may_have_seeds_of_its_own_and_runs_of_one_model_are_one_row(compare, finished, tmp_path):
+    first, second = sorted((tmp_path / "saved" / "tiny").glob("SASRec-*"))
+    models = {"both": [str(first), str(second)], "Popularity": {"model": "Popularity", "seeds": [2]}}
+    code, out, err = compare(**{**finished, "models": json.dumps(models)})
+    assert (code, err) == (0, "") and "3 runs of 2 models, 3 of them done before" in out
+    found = json.loads((Path(out.strip().splitlines()[-1]) / "comparison.json").read_text())
+    assert [sorted(model["seeds"]) for model in found["models"]] == [[1, 2], [2]]
+    other = next((tmp_path / "saved" / "tiny").glob("Popularity-*"))
+    for folders, message in (
+        ([str(first), str(other)], "--models: both: its runs differ in"), ([str(first), str(first)], "two of its runs have the same seed"),
+        ([str(first), 3], "a list must name finished run folders"), ([str(tmp_path)], "not the folder of a finished run"),
+    ):
+        assert message in compare(**{**finished, "models": json.dumps({**models, "both": folders})})[2]
+    assert "--models: Popularity: seeds=0: give how many" in compare(**{**finished, "models": "{Popularity: {model: Popularity, seeds: 0}}"})[2]

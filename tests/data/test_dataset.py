@@ -339,3 +339,25 @@ def test_each_row_once_an_epoch_and_the_same_order_for_a_seed(make_data, flags):
     assert sorted(sum(first, [])) == sorted(sum(second, [])) == sorted(loader._dataset.inter_feat["target_index"].tolist())
     assert first != second
     assert [batch["target_index"].tolist() for batch in same] == first != [batch["target_index"].tolist() for batch in other]
+
+
+@pytest.mark.parametrize("width", [3, 50])
+def test_masked_histories_hold_every_training_item_once(make_data, flags, width):
+    rows = tiny_interactions()
+    make_data(rows)
+    config = Config(config_dict=flags(model="BERT4Rec", MAX_ITEM_LIST_LENGTH=width, mask_ratio=0.9, ft_ratio=0))
+    dataset = create_dataset(config, all_positions=True)
+    found, masked = Counter(), 0
+    for batch in data_preparation(config, dataset)[0]:
+        items, lengths = batch[SEQ], batch[LENGTH]
+        inside = torch.arange(items.size(1)) < lengths[:, None]
+        assert lengths.max() == items.size(1) <= width and (items > 0).eq(inside).all()
+        masked += int((batch["Mask_item_id_list"] == dataset.item_num).sum())
+        for user, history, length in zip(batch[USER].tolist(), items.tolist(), lengths.tolist()):
+            found[user] += length
+            train = dataset.train_histories()[dataset.user_ids.tolist().index(user)].tolist()
+            assert any(train[start : start + length] == history[:length] for start in range(len(train)))
+    lengths = {user: len(train) for user, train in zip(dataset.user_ids.tolist(), dataset.train_histories()) if len(train) > 1}
+    # a window is full of targets, so the first item of a history that fills its windows to the brim is in none
+    assert found == {user: length - (length > 1 and (length - 1) % width == 0) for user, length in lengths.items()}
+    assert masked > 0.7 * sum(found.values())

@@ -6,7 +6,9 @@ from tiny_data import tiny_interactions
 from tiny_run import make_model
 
 from recbole_molar.config import Config
-from recbole_molar.model.all_positions import AllPositions, allows_all_positions, position_targets, sample_negatives, valid_positions, with_all_positions
+from recbole_molar.model.all_positions import (
+    AllPositions, allows_all_positions, is_plain_cross_entropy, position_targets, sample_negatives, valid_positions, with_all_positions,
+)
 from recbole_molar.utils import create_dataset, get_model, recbole_sequential_models
 
 ALLOWED = {"SASRec", "GRU4Rec", "GRU4RecF", "SASRecF", "FDSA"}
@@ -106,3 +108,38 @@ def test_what_only_prefixes_can_do_is_done_on_prefixes(make_data, flags, options
     make_data(tiny_interactions())
     prepared, model = make_model(small(flags, "SASRec", **options))
     assert not isinstance(model, AllPositions) and prepared.note.startswith("one row for each prefix")
+
+
+@pytest.mark.parametrize("name, loss_type, expected", [
+    ("SASRec", "CE", True), ("GRU4Rec", "CE", True), ("SASRec", "BPR", False), ("SASRecF", "CE", True), ("DuoRec", "CE", False),
+])
+def test_which_losses_are_computed_in_blocks(make_data, flags, name, loss_type, expected):
+    make_data(items=True)
+    prepared, model = make_model(small(flags, name, loss_type=loss_type))
+    assert model.plain_cross_entropy is expected and model.training
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
+def test_the_loss_in_blocks_and_its_gradients_are_recboles(make_data, flags, name):
+    make_data()
+    prepared, model = make_model(small(flags, name))
+    model.eval()
+    batch, found = next(iter(prepared.loaders[0])), []
+    for in_blocks in (True, False):
+        model.plain_cross_entropy = in_blocks
+        model.zero_grad()
+        loss = model.calculate_loss(batch)
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None)])
+    for left, right in zip(*found, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+    model.plain_cross_entropy, model.low_precision_products = True, True
+    assert 0 < abs(float(model.calculate_loss(batch).detach()) - float(found[0][0])) < 0.01
+
+
+def test_a_loss_that_adds_to_recboles_is_not_replaced(make_data, flags, monkeypatch):
+    make_data()
+    prepared, model = make_model(small(flags, "SASRec"))
+    stock = get_model("SASRec").calculate_loss
+    monkeypatch.setattr(get_model("SASRec"), "calculate_loss", lambda self, batch: stock(self, batch) + self.item_embedding.weight.square().mean())
+    assert allows_all_positions(model) and not is_plain_cross_entropy(model)

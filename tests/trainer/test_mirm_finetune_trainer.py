@@ -1,5 +1,8 @@
 """Stage 1: what it learns, what it reuses, and that a run that was cut ends as one that was not."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,16 @@ def test_the_loss_falls_and_the_report_says_so(content, tmp_path, caplog):
         assert losses["loss_after"] < losses["loss_before"]
     assert caplog.text.count(" wrote ") == 3 and "held-out loss before" in caplog.text
     assert not (tmp_path / "stage1.safetensors").exists()
+
+
+def test_nothing_of_it_stays_in_memory_but_the_model(content, tmp_path):
+    stage = trainer(content, tmp_path)
+    stage.fit()
+    mirm, accelerator, optimizer = stage.mirm, stage.accelerator, weakref.ref(stage.optimizer.optimizer)
+    del stage
+    gc.collect()
+    assert accelerator is not None and optimizer() is None
+    assert all(value.grad is None for value in mirm.parameters())
 
 
 @pytest.mark.parametrize("tuning, accumulation", [("full", 1), ("lora", 1), ("full", 2)])

@@ -17,6 +17,7 @@ import yaml
 from recbole_molar import quick_start
 from recbole_molar.__main__ import main
 from recbole_molar.command_line import read_yaml
+from recbole_molar.compare.report.search import search_panels
 from recbole_molar.compare.runs import find
 from recbole_molar.config import Config
 from recbole_molar.quick_start import run
@@ -244,8 +245,25 @@ def test_without_optuna(tune, monkeypatch):
     assert code == 2 and 'pip install "recbole_molar[tune]"' in err
 
 
-def test_the_figure_says_what_happened(tune, tmp_path):
-    pytest.importorskip("matplotlib")
-    assert tune(trials=2)[0] == 0
-    (figure,) = (tmp_path / "saved" / "tiny").glob("tune-*/search.png")
-    assert figure.read_bytes().startswith(b"\x89PNG")
+def test_the_page_says_what_happened(tune, tmp_path):
+    text = SPACE + "attn_dropout_prob: {uniform: [0.0, 0.5], step: 0.1, if: {hidden_dropout_prob: 0.5}}\n"
+    code, out, err = tune(text, trials=12, epochs=2, attn_dropout_prob=None)
+    assert (code, err) == (0, "")
+    (folder,) = (tmp_path / "saved" / "tiny").glob("tune-*")
+    search, page = json.loads((folder / "search.json").read_text()), (folder / "report.html").read_text()
+    assert "http" not in page.lower().replace("http-equiv", "") and page.count("<script") == 2 and 5 <= page.count("<svg") <= 6
+    values = {trial["number"]: trial["value"] for trial in search["trials"]}
+    assert len(values) == 12 and values[search["best"]] == max(value for value in values.values() if value is not None)
+    for trial in search["trials"]:
+        assert page.count(f"trial {trial['number']}: {trial['value']:.4f} (") >= 2  # where it stands in the search, and at its values
+    assert all(f"<h3>{dimension['key']}</h3>" in page for dimension in search["dimensions"]) and "learning_rate:" in page[page.index("<pre>") :]
+    (panel,) = search_panels({"models": [{"label": "S", "tuned": {"folder": str(folder)}}, {"label": "P", "tuned": {"folder": None}}, {"label": "D"}]})
+    assert (panel["best"], panel["default"], panel["trials"]) == (values[search["best"]], values[0], 12) and panel["history"].count("trial ") >= 12
+
+
+def test_without_jinja2_there_is_no_page_and_this_is_said(tune, tmp_path, monkeypatch):
+    for name in ("recbole_molar.compare.report.template", "recbole_molar.compare.report.search"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    code, out, _ = tune(trials=1)
+    assert code == 0 and "No report.html: it needs jinja2" in out and not list((tmp_path / "saved" / "tiny").glob("tune-*/report.html"))

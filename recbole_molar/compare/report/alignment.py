@@ -7,13 +7,15 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
+from recbole_molar.compare.report.embeddings import unit_rows
+
 SAMPLE = 1000  # users among whom each must find itself
 DRAWN = 60  # users on the picture
 
 
 def retrieval(id_user, content_user):
     """Share of users whose own ID embedding is the nearest (by cosine) to their content embedding; chance is 1 / U. Both [U, D]."""
-    nearest = (_unit(content_user) @ _unit(id_user).T).argmax(1)
+    nearest = (unit_rows(content_user) @ unit_rows(id_user).T).argmax(1)
     return float((nearest == np.arange(len(nearest))).mean())
 
 
@@ -25,9 +27,9 @@ def retrieval_after_linear_map(id_user, content_user):
     half = np.arange(len(id_user)) % 2 == 0
     found = []
     for train in (half, ~half):
-        learnt = Ridge(alpha=1.0).fit(_unit(content_user[train]), _unit(id_user[train]))
-        mapped = learnt.predict(_unit(content_user[~train]))
-        scores = _unit(mapped) @ _unit(id_user).T  # among all users, as in the plain figure
+        learnt = Ridge(alpha=1.0).fit(unit_rows(content_user[train]), unit_rows(id_user[train]))
+        mapped = learnt.predict(unit_rows(content_user[~train]))
+        scores = unit_rows(mapped) @ unit_rows(id_user).T  # among all users, as in the plain figure
         found.append((scores.argmax(1) == np.flatnonzero(~train)).mean())
     return float(np.mean(found))
 
@@ -38,7 +40,7 @@ def picture(id_user, content_user, drawn=DRAWN):
     Returns:
         tuple: [drawn, 2], [drawn, 2], in 0…1.
     """
-    both = np.concatenate([_unit(id_user), _unit(content_user)])
+    both = np.concatenate([unit_rows(id_user), unit_rows(content_user)])
     flat = PCA(n_components=2, random_state=0).fit_transform(both)
     flat = np.concatenate([flat[:drawn], flat[len(id_user) : len(id_user) + drawn]])
     low, span = flat.min(0), np.ptp(flat, axis=0)
@@ -76,7 +78,3 @@ def before_and_after(found, runs):
             "retrieval": retrieval(id_user, content), "mapped": retrieval_after_linear_map(id_user, content), "id": at_id, "content": at_content,
         })
     return panels
-
-
-def _unit(rows):
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)

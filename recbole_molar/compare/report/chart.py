@@ -23,6 +23,7 @@ class Series:
     Args:
         name (str); colour (int): index of the model; points (list of (x, y)); tips (list of str, optional): shown on hover.
         marks (list of int, optional): points that get a dot; band (list of (x, low, high)): shaded.
+        joined (bool): by a line; open (bool): dots are rings.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Series:
     tips: list = None
     marks: list = None
     band: list = field(default_factory=list)
+    joined: bool = True
+    open: bool = False
 
 
 def tag(name, content="", **attributes):
@@ -54,13 +57,15 @@ def lines(series, x_label, y_label, log_x=False):
             edge = [f"{x(at):.1f},{y(low):.1f}" for at, low, _ in one.band] + [f"{x(at):.1f},{y(high):.1f}" for at, _, high in reversed(one.band)]
             parts.append(tag("polygon", points=" ".join(edge), class_=f"band {_colour(one.colour)}"))
     for one in series:
-        path = "M" + "L".join(f"{x(at):.1f},{y(value):.1f}" for at, value in one.points)
-        parts.append(tag("path", d=path, class_=f"line {_colour(one.colour)}"))
+        if one.joined:
+            path = "M" + "L".join(f"{x(at):.1f},{y(value):.1f}" for at, value in one.points)
+            parts.append(tag("path", d=path, class_=f"line {_colour(one.colour)}"))
         shown = set(range(len(one.points)) if one.marks is None else one.marks)
         for index, (at, value) in enumerate(one.points):
             tip = one.tips[index] if one.tips else f"{one.name}: {_number(value)}"
             kind = "dot" if index in shown else "ghost"  # a ghost is seen only on hover
-            parts.append(tag("circle", cx=x(at), cy=y(value), r=3.5 if kind == "dot" else 7, class_=f"{kind} {_colour(one.colour)}", data_tip=tip))
+            radius = 7 if kind == "ghost" else 3.5 if one.joined else 5
+            parts.append(tag("circle", cx=x(at), cy=y(value), r=radius, class_=f"{kind} {'open ' if one.open else ''}{_colour(one.colour)}", data_tip=tip))
     return _svg(parts, f"{y_label} by {x_label}")
 
 
@@ -85,17 +90,17 @@ def intervals(rows, x_label):
     return _svg(parts, x_label, height)
 
 
-def dots(rows, x_label):
+def dots(rows, x_label, from_zero=True):
     """One row for each group, one dot for each model in it.
 
     Args:
-        rows (list of tuple): label, note, list of (colour, value, tip).
+        rows (list of tuple): label, note, list of (colour, value, tip). from_zero (bool): whether the axis begins at 0.
     """
     if not rows:
         return Markup("")
     left = _label_room(text for row in rows for text in row[:2])
     height = TOP + BOTTOM + ROW * len(rows)
-    x = Axis([0, *(value for row in rows for _, value, _ in row[2])], left, WIDTH - RIGHT)
+    x = Axis([*([0] if from_zero else []), *(value for row in rows for _, value, _ in row[2])], left, WIDTH - RIGHT, margin=0 if from_zero else 0.04)
     parts = [_x_axis(x, height, x_label, left)]
     for index, (label, note, values) in enumerate(rows):
         y = TOP + ROW * (index + 0.5)

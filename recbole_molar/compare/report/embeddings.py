@@ -102,3 +102,8 @@ def item_embeddings(folder, n_items, molar=None):
     if table is None or table.dim() != 2 or len(table) < n_items or table.size(1) < 2:  # some models add rows for mask tokens
         return None
     return table[:n_items].float().numpy().astype(np.float32)
+
+
+def unit_rows(rows):
+    """Rows of length 1: [N, D] -> [N, D]; rows of zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)

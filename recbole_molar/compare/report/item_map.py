@@ -7,6 +7,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from recbole_molar.compare.report.embeddings import unit_rows
+
 MOST_ITEMS = 1500
 GROUPS = 7  # values of a field that get a colour of their own; the rest is grey
 NEIGHBOURS = 10
@@ -29,7 +31,7 @@ def layout(vectors, seed=0):
     Returns:
         ndarray: [n, 2].
     """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    unit = unit_rows(vectors)
     if np.allclose(unit, unit[0]):
         return np.full((len(unit), 2), 0.5)
     if len(unit) < 30:
@@ -97,7 +99,7 @@ def agreement(vectors, of):
     Returns:
         tuple: share among the 10 nearest by cosine, share expected by chance.
     """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    unit = unit_rows(vectors)
     likeness = unit @ unit.T
     np.fill_diagonal(likeness, -np.inf)
     near = np.argpartition(-likeness, min(NEIGHBOURS, len(unit) - 2), axis=1)[:, : min(NEIGHBOURS, len(unit) - 1)]

@@ -1,13 +1,10 @@
 """`report.html`: gathers what the page shows, draws it, and keeps the file below its bound."""
 
-import base64
-import hashlib
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
-from recbole_molar.checkpoint import read_json, write_atomic
+from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.compare import tables
 from recbole_molar.compare.report import curves
 from recbole_molar.compare.report.alignment import before_and_after
@@ -17,11 +14,12 @@ from recbole_molar.compare.report.embeddings import MolarRun, item_embeddings
 from recbole_molar.compare.report.item_map import agreement, chosen_items, colourings, layout
 from recbole_molar.compare.report.posters import LARGE, SMALL, gather
 from recbole_molar.compare.report.rankings import SHOWN, user_panels
+from recbole_molar.compare.report.search import search_panels
+from recbole_molar.compare.report.template import render
 from recbole_molar.run_folder import RESULT
 
 MOST_BYTES = 8_000_000
 MOST_MAPS = 2  # models whose items are mapped
-HERE = Path(__file__).parent
 
 
 def write_report(found, path, most_bytes=MOST_BYTES):
@@ -43,28 +41,19 @@ def write_report(found, path, most_bytes=MOST_BYTES):
         "found": found, "headline": headline(found), "tables": dict(_tables(found)), "notes": tables.notes(found), "colours": COLOURS,
         "at_k": curves.metric_at_k(found), "validation": curves.validation_charts(found, learning), "losses": curves.loss_charts(learning),
         "differences": curves.difference_charts(found), "segments": curves.segment_charts(found), "cost": curves.cost_charts(found), "users": users,
+        "searches": search_panels(found),
         "shown": SHOWN, "ways": ways, "mapped": len(rows), "n_items": len(catalogue.items) - 1,
         "alignment": [{**one, "svg": _alignment_cloud(one)} for one in before_and_after(found, molars)], "left_out": left_out,
     }
     wanted = {item: (catalogue.picture(item), LARGE) for item in _items_of(users)}
     wanted |= {item: (catalogue.picture(item), SMALL) for item in catalogue.items[rows].tolist() if item not in wanted}
-    room = most_bytes - len(render({**content, "posters": {}}).encode()) - 1000
+    room = most_bytes - len(render("page.html", {**content, "posters": {}}).encode()) - 1000
     posters, omitted = gather(wanted, room)
     if omitted:
         left_out.append(f"{omitted:,} pictures, to keep the file below {most_bytes / 1e6:g} MB; their items are shown by title.")
-    page = render({**content, "posters": posters})
-    write_atomic(path, lambda temporary: Path(temporary).write_text(page, encoding="utf-8"))
+    page = render("page.html", {**content, "posters": posters})
+    write_text(path, page)
     return left_out
-
-
-def render(content):
-    """The page as text. Everything in `content` that is not Markup is escaped; only our own script may run in the page."""
-    loader = jinja2.FileSystemLoader(HERE)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = (HERE / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render({**content, "script": Markup(script), "script_hash": digest, "style": Markup(style)})
 
 
 def headline(found):

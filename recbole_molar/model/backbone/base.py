@@ -1,14 +1,21 @@
-"""A generic wrapper over transformers' image-text-to-text models: batches in, hidden states out."""
+"""A generic wrapper over transformers' image-text-to-text models: batches in, hidden states out.
 
+What differs between architectures is read off the processor, the config and the model's own signature; no class is named here.
+"""
+
+import inspect
 
 import numpy as np
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from recbole_molar.data.prompt import CUR_ITEM
-from recbole_molar.model.backbone.user_decoder import DecoderStack, self_attention_layers
+from recbole_molar.model.backbone.user_decoder import DecoderStack, checkpoint_activations, self_attention_layers
 
 TUNINGS = ("full", "lora", "frozen")
+TILING = ("crop_to_patches", "do_image_splitting", "do_pan_and_scan")  # names under which image processors cut a picture into tiles
+TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")  # names under which models take which tokens are an image's
+OF_TEXT = ("input_ids", "attention_mask", *TOKEN_TYPES)
 
 
 class Backbone(nn.Module):
@@ -31,7 +38,7 @@ class Backbone(nn.Module):
         self._add_cur_item(model)
         self.image_ids, self.image_token_id = self._image_placeholder(model.config, image_size)
         if gradient_checkpointing:
-            model.activation_checkpointing_enable()
+            checkpoint_activations(model)
         if tuning == "lora":
             model = self._with_adapter(model, lora_rank, lora_alpha)
         elif tuning == "frozen":
@@ -65,8 +72,9 @@ class Backbone(nn.Module):
         batch = {name: value.to(self.device) for name, value in batch.items()}
         if "mm_token_type_ids" not in batch:  # text alone: positions are the same on either padding side
             batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        elif not self.wants_token_types:
-            batch.pop("mm_token_type_ids")
+        else:
+            of_an_image = batch.pop("mm_token_type_ids")
+            batch.update({name: of_an_image for name in TOKEN_TYPES if name in self._forward_arguments})
         if "cross_attention_mask" in batch:  # Mllama: made for the placeholder alone; from the placeholder on, a row sees its image
             seen = (batch["input_ids"] == self.image_token_id).cumsum(1).clamp(max=1)  # [N, T]
             batch["cross_attention_mask"] = batch["cross_attention_mask"][:, -1:] * seen[..., None, None]
@@ -104,16 +112,15 @@ class Backbone(nn.Module):
 
     def image_inputs(self, images):
         """uint8 images [height, width, 3] -> the model's image tensors."""
-        output = self._process(images)
-        return {name: value for name, value in output.items() if name not in ("input_ids", "attention_mask", "mm_token_type_ids")}
+        return {name: value for name, value in self._process(images).items() if name not in OF_TEXT}
 
     def weights(self):
         """What training changes, by name: all parameters, or the adapter alone; tied ones once."""
         return {name: value for name, value in self.model.named_parameters() if self.tuning == "full" or value.requires_grad}
 
     @property
-    def wants_token_types(self):
-        return bool(getattr(self.processor, "return_mm_token_type_ids", False))
+    def _forward_arguments(self):
+        return inspect.signature(self.plain.model.forward).parameters
 
     def _add_cur_item(self, model):
         self.tokenizer.add_special_tokens({"additional_special_tokens": [CUR_ITEM]}, replace_extra_special_tokens=False)
@@ -129,9 +136,10 @@ class Backbone(nn.Module):
         return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, trainable_token_indices=new_token))
 
     def _process(self, images):
-        """The processor's output for images with nothing but their placeholder as text."""
+        """The processor's output for images with nothing but their placeholder as text; one view of each: tiles would be far more tokens."""
         token = getattr(self.processor, "image_token", None) or "<image>"
-        return self.processor(text=[token] * len(images), images=[[image] for image in images], return_tensors="pt", padding=True)
+        whole = {name: False for name in TILING if hasattr(self.processor.image_processor, name)}
+        return self.processor(text=[token] * len(images), images=[[image] for image in images], return_tensors="pt", padding=True, **whole)
 
     def _image_placeholder(self, config, image_size):
         """Tokens that stand for one image of this size, and which of them its features replace."""

@@ -61,22 +61,34 @@ def load_processor(name):
 @functools.lru_cache
 def without_video(processor_class):
     """A subclass of a processor class that does not look for a video processor."""
+    if "video_processor" not in inspect.signature(processor_class.__init__).parameters:
+        return processor_class
+    # Its name is that of the class: the name is written into saved files, and read from them.
+    return type(processor_class.__name__, (_NoVideo, processor_class), {"__init__": _initialiser(processor_class)})
 
+
+class _NoVideo:
+    """Parts and options by name: transformers matches parts by place, which the video part's absence shifts, and options by the names in
+    the code of `__init__`, which a wrapper hides (InternVL's and SmolVLM's length of an image would silently become the default)."""
+
+    @classmethod
     def get_attributes(cls):
-        return [name for name in super(subclass, cls).get_attributes() if "video" not in name]
+        return [name for name in super().get_attributes() if name != "video_processor"]
 
-    subclass = type(processor_class.__name__, (processor_class,), {"get_attributes": classmethod(get_attributes)})
-    # Parts are matched to get_attributes by place: a signature with the video part in the middle would shift them.
-    original = processor_class.__init__
-    if "video_processor" in inspect.signature(original).parameters:
-        subclass.__init__ = _keywords_only(original)
-    return subclass
+    @classmethod
+    def from_args_and_dict(cls, args, processor_dict, return_unused_kwargs=False, **kwargs):
+        parts = dict(zip(cls.get_attributes(), args))
+        given = {**processor_dict, **kwargs}
+        known = inspect.signature(cls.__init__).parameters.keys() - {"self", "video_processor", *parts}
+        processor = cls(**parts, **{name: value for name, value in given.items() if name in known})
+        unused = {name: value for name, value in given.items() if name not in known}
+        return (processor, unused) if return_unused_kwargs else processor
 
 
-def _keywords_only(original):
-    @functools.wraps(original)
+def _initialiser(processor_class):
+    @functools.wraps(processor_class.__init__)
     def initialise(self, image_processor=None, tokenizer=None, **options):
-        original(self, image_processor=image_processor, tokenizer=tokenizer, **options)
+        processor_class.__init__(self, image_processor=image_processor, tokenizer=tokenizer, video_processor=None, **options)
 
     return initialise
 

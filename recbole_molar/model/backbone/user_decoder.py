@@ -63,7 +63,15 @@ class DecoderStack(nn.Module):
 
     def gradient_checkpointing(self, enabled=True):
         """Recompute activations in the backward pass (less memory, more time); acts in training mode only."""
-        self.decoder._set_gradient_checkpointing(enable=enabled, gradient_checkpointing_func=_checkpoint)
+        checkpoint_activations(self.decoder, enabled)
+
+
+def checkpoint_activations(model, enabled=True):
+    """Gradient checkpointing in all layers of a transformers model.
+
+    Its public name differs between the releases that we serve (5.17 has no `activation_checkpointing_enable`), this one does not.
+    """
+    model._set_gradient_checkpointing(enable=enabled, gradient_checkpointing_func=_checkpoint)
 
 
 def _checkpoint(function, *args, **kwargs):

@@ -1,5 +1,7 @@
 """DuoRec: SASRec with two contrasts between user embeddings, by dropout and by common targets (Qiu et al., WSDM 2022, arXiv 2110.05730)."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,7 +38,12 @@ class DuoRec(SASRec):
             raise ValueError(f"sim={config['sim']}: unknown. Valid: dot, cos.")
         self.contrast, self.dropout_weight, self.same_target_weight = config["contrast"], config["lmd"], config["lmd_sem"]
         self.temperature, self.cosine, self.contrast_rows = config["tau"], config["sim"] == "cos", config["contrast_rows"]
-        self.histories = SameTargetHistories(dataset)
+        self.dataset = dataset
+
+    @cached_property
+    def histories(self):
+        """Made once it trains: a try-out, or an ID model that is loaded, needs none."""
+        return SameTargetHistories(self.dataset)
 
     def calculate_loss(self, interaction):
         """SASRec's loss and the weighted contrast: two scalars. In evaluation mode, where dropout has no views, SASRec's alone."""

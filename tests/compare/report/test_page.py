@@ -13,7 +13,8 @@ from tiny_comparison import example
 from recbole_molar.__main__ import main
 from recbole_molar.compare import comparison
 from recbole_molar.compare.report.catalogue import Catalogue
-from recbole_molar.compare.report.page import render, write_report
+from recbole_molar.compare.report.page import write_report
+from recbole_molar.compare.report.template import render
 from recbole_molar.compare.report.rankings import user_panels
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -80,7 +81,8 @@ def test_our_script_alone_may_run():
     for model in found["models"]:
         model["training"] = "<b>"
     content["tables"] = {"Test items": [["", "<td>"]], "Beyond accuracy": [[""]], "Cost of a run": [[""]]}
-    page = render({**content, "found": found, "headline": "<i>", "notes": [], "colours": 8, "users": [], "shown": 10, "ways": [], "mapped": 0, "n_items": 0,
+    page = render("page.html", {**content, "searches": [],
+                   "found": found, "headline": "<i>", "notes": [], "colours": 8, "users": [], "shown": 10, "ways": [], "mapped": 0, "n_items": 0,
                    "alignment": [], "left_out": ["<u>"], "posters": {"</script>": "</script>"}})
     assert page.count("<script") == page.count("</script>") == 2 and "&lt;td&gt;" in page and "<i>" not in page
     assert "&lt;u&gt;" in page and "script-src 'sha256-" in page and "default-src 'none'" in page

@@ -1,81 +1,25 @@
-"""Contract of all backbones: the built-in part, and models saved to disk and loaded as published ones are."""
+"""Contract of all backbones: the built-in part, and tiny models in the format of each published architecture, loaded as a user's are."""
 
 import inspect
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
+import tiny_backbones
 import yaml
 from toy_items import SIZE, TINY, toy_content, toy_mirm
 
+from recbole_molar.data.prompt import COMPRESS, CUR_ITEM
 from recbole_molar.lookup import available
+from recbole_molar.model.backbone.base import TILING
 from recbole_molar.model.backbone.compact import Compact
+from recbole_molar.model.finetune.base import Sample
+from recbole_molar.model.finetune.objective import OBJECTIVES, StageOneObjective
 from recbole_molar.model.mirm import MIRM
 
-BACKBONES = ["compact", "saved_qwen2_vl", "saved_llava", "saved_mllama"]
-
-
-def save_qwen2_vl(folder, content):
-    """A compact model in a folder, as `save_pretrained` leaves it."""
-    made = MIRM.build(content, backbone_options=TINY, image_size=SIZE).backbone
-    made.plain.save_pretrained(folder)
-    made.processor.save_pretrained(folder)
-
-
-def save_llava(folder, content):
-    """A tiny random LLaVA in a folder."""
-    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-
-    from recbole_molar.model.backbone.compact import train_tokenizer
-
-    tokenizer = train_tokenizer(content.texts, 400)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
-    vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
-    )  # fmt: skip
-    text = LlamaConfig(
-        vocab_size=448, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        pad_token_id=0,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=4,
-        vision_feature_select_strategy="default", vision_feature_layer=-1,
-    )  # fmt: skip
-    images = CLIPImageProcessorPil(size={"height": 28, "width": 28}, crop_size={"height": 28, "width": 28})
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    LlavaProcessor(images, tokenizer, **options).save_pretrained(folder)
-
-
-def save_mllama(folder, content):
-    """A tiny random Mllama (Llama 3.2 Vision) in a folder, its cross-attention gates open."""
-    from transformers import MllamaConfig, MllamaForConditionalGeneration, MllamaProcessor
-    from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
-    from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
-
-    from recbole_molar.model.backbone.compact import train_tokenizer
-
-    tokenizer = train_tokenizer(content.texts, 400)
-    special = {"additional_special_tokens": ["<|image|>"], "bos_token": "<|im_start|>"}
-    tokenizer.add_special_tokens(special, replace_extra_special_tokens=False)
-    text = MllamaTextConfig(
-        vocab_size=448, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
-        cross_attention_layers=[1], pad_token_id=0, bos_token_id=1, eos_token_id=0,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    vision = MllamaVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_global_layers=1, attention_heads=2, image_size=28, patch_size=14,
-        vision_output_dim=64, intermediate_layers_indices=[0], max_num_tiles=1, supported_aspect_ratios=[[1, 1]],
-    )  # fmt: skip
-    image_token = tokenizer.convert_tokens_to_ids("<|image|>")
-    model = MllamaForConditionalGeneration(MllamaConfig(vision_config=vision, text_config=text, image_token_index=image_token))
-    for name, value in model.named_parameters():
-        if "gate" in name and value.numel() == 1:
-            value.data.fill_(1.0)
-    model.save_pretrained(folder)
-    images = MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=1)
-    MllamaProcessor(images, tokenizer).save_pretrained(folder)
+SAVERS = {name: function for name, function in vars(tiny_backbones).items() if name.startswith("save_")}
+BACKBONES = ["compact", *SAVERS]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +33,12 @@ def source(request, content, tmp_path_factory):
     if request.param == "compact":
         return "compact"
     folder = tmp_path_factory.mktemp(request.param)
-    {"saved_qwen2_vl": save_qwen2_vl, "saved_llava": save_llava, "saved_mllama": save_mllama}[request.param](folder, content)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        try:
+            SAVERS[request.param](folder, content)
+        except ImportError as missing:  # SmolVLM wants num2words; in transformers 5.17 it and Idefics3 want torchvision
+            pytest.skip(f"transformers: {str(missing).strip().splitlines()[0]}")
     return str(folder)
 
 
@@ -146,6 +95,50 @@ def test_image_and_text_both_reach_the_embedding(mirm):
     assert not close(images[0], images[1])
 
 
+@torch.no_grad()
+def test_the_picture_reaches_the_embedding(mirm, monkeypatch):
+    before = mirm.encode_items([1, 2, 4])
+    pictures = {item: mirm.collator.images.get(item) for item in (1, 2, 4)}
+    monkeypatch.setattr(mirm.collator.images, "get", lambda item: pictures[{1: 2, 2: 1, 4: 4}[item]])
+    after = mirm.encode_items([1, 2, 4])
+    change = (after - before).norm(dim=1) / before.norm(dim=1)
+    assert (change[:2] > 0.01).all() and change[2] < 1e-5
+
+
+@torch.no_grad()
+def test_a_batch_is_what_the_processor_of_the_architecture_makes(mirm):
+    backbone, processor = mirm.backbone, mirm.backbone.processor
+    marks = [getattr(backbone.plain.config, f"vision_{end}_token_id", None) for end in ("start", "end")]
+    picture = getattr(processor, "image_token", "<image>").join(backbone.tokenizer.decode([token]) if token else "" for token in marks)
+    whole = {name: False for name in TILING if hasattr(processor.image_processor, name)}
+    text = (backbone.tokenizer.bos_token or "") + COMPRESS[False, True] + picture + CUR_ITEM
+    expected = processor(text=[text], images=[[mirm.collator.images.get(1)]], return_tensors="pt", add_special_tokens=False, **whole)
+    batch = mirm.collator.collate([1], "image")
+    assert batch["input_ids"].tolist() == expected["input_ids"].tolist()
+    states = backbone.plain(**expected, output_hidden_states=True, use_cache=False).hidden_states[-1]
+    assert close(backbone.encode(batch), states)
+
+
+@torch.no_grad()
+def test_text_that_looks_like_a_picture_is_spelled_out(mirm):
+    prompt, backbone = mirm.collator.prompt, mirm.backbone
+    special = [backbone.tokenizer.decode([token]) for token in (backbone.image_token_id, prompt.cur_item_id)]
+    assert special[1] == CUR_ITEM
+    ids = prompt.encode(f"red {special[0]} green {special[1]} old")
+    assert not {backbone.image_token_id, prompt.cur_item_id} & set(ids)
+    assert backbone.tokenizer.decode(ids).replace(" ", "") == f"red{special[0]}green{special[1]}old"
+
+
+def test_loaded_weights_are_those_on_disk_in_float32(content, source):
+    one, other = (MIRM.build(content, backbone=source, image_size=SIZE, backbone_options={}, seed=seed).backbone for seed in (1, 2))
+    weights, words = other.weights(), [id(layer.weight) for layer in (one.plain.get_input_embeddings(), one.plain.get_output_embeddings())]
+    assert all(value.dtype == torch.float32 for value in weights.values())
+    if source != "compact":  # which is made from the seed
+        for name, value in one.weights().items():
+            rows = slice(-1) if id(value) in words else slice(None)  # [Cur_Item]'s may be new
+            assert torch.equal(value[rows], weights[name][rows]), name
+
+
 @pytest.mark.parametrize("tuning", ["full", "lora", "frozen"])
 def test_a_step_changes_only_what_it_should(content, source, tuning):
     mirm = build(content, source, tuning=tuning).train()
@@ -164,10 +157,34 @@ def test_a_step_changes_only_what_it_should(content, source, tuning):
     assert changed
     if tuning == "lora":
         assert all("lora_" in name or "trainable_tokens" in name for name in changed)
+        in_decoder = {id(value) for value in mirm.backbone.decoder.parameters()}
+        assert all(id(value) in in_decoder for name, value in mirm.named_parameters() if "lora_" in name)
         trainable = {name for name, value in mirm.named_parameters() if value.requires_grad}
         assert {f"backbone.model.{name}" for name in mirm.backbone.weights()} == trainable
     else:
         assert any("vis" in name for name in changed) and any("layers.1" in name for name in changed)
+
+
+@torch.no_grad()
+def test_an_untrained_adapter_changes_nothing_and_is_as_large_as_the_table_of_memory_says(content, source):
+    options = {"backbone": source, "image_size": SIZE, "backbone_options": TINY if source == "compact" else {}}
+    one, other = (MIRM.build(content, tuning=tuning, **options).eval() for tuning in ("frozen", "lora"))
+    assert close(one.encode_items([1, 3]), other.encode_items([1, 3]))
+    counted = runpy.run_path(Path(__file__).parents[2] / "benchmarks" / "backbone_memory.py")["count"](one.backbone.plain)
+    assert counted["adapter"] == sum(value.numel() for value in other.backbone.weights().values())
+    assert counted["all"] == sum(value.numel() for value in one.parameters())
+    assert counted["decoder"] == sum(value.numel() for value in one.backbone.user_decoder().parameters())
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_stage_one_trains_it(content, source, kind):
+    mirm = build(content, source, tuning="lora").train()
+    samples = [Sample((1,), "red green"), Sample((2,), "old")], [Sample((1, 3), "red", target=2), Sample((4, 5), "blue", target=6)]
+    for batch in samples:
+        loss, _ = StageOneObjective(mirm, kind)(batch, "Describe:")
+        loss.backward()
+    gradients = [value.grad for name, value in mirm.backbone.weights().items() if "lora_" in name]
+    assert all(value is not None and value.isfinite().all() for value in gradients) and any(value.any() for value in gradients)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -187,9 +204,20 @@ def test_checkpointed_gradients_equal_plain_ones(content, source):
     gradients = []
     for checkpointing in (False, True):
         mirm = build(content, source, gradient_checkpointing=checkpointing).train()
+        assert mirm.backbone.plain.is_gradient_checkpointing is checkpointing
         mirm.encode_items([1, 3]).pow(2).sum().backward()
         gradients.append(torch.cat([value.grad.flatten() for value in mirm.parameters() if value.grad is not None]))
     assert close(*gradients)
+
+
+def test_bfloat16_autocast(content, source):
+    mirm = build(content, source, tuning="lora", gradient_checkpointing=True).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        states = mirm.encode_items([1, 3])
+    states.pow(2).sum().backward()
+    plain = mirm.encode_items([1, 3])
+    assert states.dtype == torch.float32 and (states - plain).norm() < 0.05 * plain.norm()
+    assert all(value.grad.isfinite().all() and value.grad.any() and value.dtype == torch.float32 for value in mirm.backbone.weights().values())
 
 
 @torch.no_grad()
@@ -254,7 +282,8 @@ def test_a_pickle_is_refused_and_not_run(content, tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
-    save_qwen2_vl(tmp_path / "model", content)
+    (tmp_path / "model").mkdir()
+    tiny_backbones.save_qwen2_vl(tmp_path / "model", content)
     for file in (tmp_path / "model").glob("*.safetensors"):
         file.unlink()
     torch.save({"trap": Trap()}, tmp_path / "model" / "pytorch_model.bin")

@@ -1,0 +1,26 @@
+"""RecBole's attention by PyTorch's fused kernel, where no dropout is at work: in evaluation, and in training with attn_dropout_prob 0."""
+
+import types
+
+import torch.nn.functional as F
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole.model.layers import MultiHeadAttention
+
+
+def fuse_attention(model):
+    """Let each of RecBole's attention layers in a model use the fused kernel; same parameters, same values to rounding. Returns the model."""
+    for module in model.modules():
+        if type(module) is MultiHeadAttention:
+            module.forward = types.MethodType(_attend, module)
+    return model
+
+
+def _attend(self, input_tensor, attention_mask):
+    """[B, L, H], additive mask [B, 1, L, L] or [B, 1, 1, L] -> [B, L, H]."""
+    if self.training and self.attn_dropout.p > 0:
+        return MultiHeadAttention.forward(self, input_tensor, attention_mask)
+    parts = (self.transpose_for_scores(layer(input_tensor)).transpose(1, 2) for layer in (self.query, self.key, self.value))  # [B, heads, L, H / heads]
+    context = F.scaled_dot_product_attention(*parts, attn_mask=attention_mask)
+    context = context.transpose(1, 2).reshape(input_tensor.shape)
+    return self.LayerNorm(self.out_dropout(self.dense(context)) + input_tensor)

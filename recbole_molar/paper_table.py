@@ -1,0 +1,94 @@
+"""`paper-table`: the rows of one table of the paper, run by `compare`, in the paper's layout with its figures beside ours."""
+
+from recbole_molar.checkpoint import write_text
+from recbole_molar.command_line import properties_dir, read_yaml
+from recbole_molar.compare.comparison import carry_out, options_of
+from recbole_molar.compare.runs import parse_models
+from recbole_molar.compare.tables import aligned, notes
+
+ROW_KEYS = {"recipe", "paper"}
+
+
+def paper_table(arguments):
+    """Run what is missing of one table's rows; the same command goes on with what was cut.
+
+    Args:
+        arguments (list of str): `--table=NAME` (a file of `properties/paper_table/`), `--dataset=`, `--rows=[label, ...]` for some of its rows,
+            `--seeds=`, `--jobs=`, `--report=False`, and any option of a run.
+
+    Returns:
+        tuple: the table as text, exit code (1 if a run failed).
+
+    Raises:
+        ValueError: no such table or row, or bad input of a run.
+    """
+    own, given = options_of(arguments, ("table", "rows"))
+    table = read_table(own.pop("table", None))
+    rows = chosen_rows(table, own.pop("rows", None))
+    entries = parse_models({label: row["recipe"] for label, row in rows.items() if row["recipe"]})
+    found, folder, remark = carry_out(entries, entries[-1].label, given, **own)  # the paper's model is the last row
+    lines = layout(table, rows, found)
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    markdown = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
+    write_text(folder / "paper_table.md", f"# {table['title']}, {found['dataset']}\n\n{markdown}\n\n" + "\n".join(f"- {note}" for note in notes(found)) + "\n")
+    return f"{table['title']}, {found['dataset']}\n\n{aligned(lines)}\n\n" + "\n".join(notes(found)) + f"\n{remark}{folder}", 1 if found["failed"] else 0
+
+
+def table_names():
+    """Names of the tables there are."""
+    return sorted(file.stem for file in (properties_dir() / "paper_table").glob("*.yaml"))
+
+
+def read_table(name):
+    """A table by name: dict of `title`, `columns` and `rows`.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in table_names():
+        raise ValueError(f"--table={name}: {'is missing' if name is None else 'no such table'}. Valid: {', '.join(table_names())}.")
+    return read_yaml(properties_dir() / "paper_table" / f"{name}.yaml")
+
+
+def chosen_rows(table, wanted):
+    """The rows to show: all, or those named.
+
+    Raises:
+        ValueError: a row that the table does not have, or none that can be run.
+    """
+    rows = table["rows"]
+    wanted = list(rows) if wanted is None else wanted if isinstance(wanted, list) else [wanted]
+    unknown = [label for label in wanted if label not in rows]
+    if unknown or not any(rows[label]["recipe"] for label in wanted):
+        valid = ", ".join(label for label in rows if rows[label]["recipe"])
+        raise ValueError(f"--rows={wanted}: {unknown[0] if unknown else 'none can be run'}. Valid: {valid}.")
+    return {label: rows[label] for label in rows if label in wanted}
+
+
+def layout(table, rows, found):
+    """The paper's layout: a line for each row, each column ours and then the paper's; a row that was not run has the paper's alone.
+
+    Args:
+        table (dict): of :func:`read_table`; rows (dict): of :func:`chosen_rows`; found (dict): of :func:`recbole_molar.compare.comparison.examine`.
+
+    Returns:
+        list of list of str, the first the header.
+    """
+    data_set, ours = paper_data_set(rows, found["dataset"]), {model["label"]: model for model in found["models"]}
+    header = ["", *(text for column in table["columns"] for text in (column, f"paper, {data_set}" if data_set else "paper"))]
+    lines = [header]
+    for label, row in rows.items():
+        published = dict(zip(table["columns"], row["paper"].get(data_set, [])))
+        cells = []
+        for column in table["columns"]:
+            spread = ours[label]["test"].get(column) if label in ours else None
+            deviation = "" if not spread or spread["std"] is None else f" ± {spread['std']:.4f}"
+            cells += [f"{spread['mean']:.4f}{deviation}" if spread else "-", f"{published[column]:.4f}" if column in published else "-"]
+        lines.append([label, *cells])
+    return lines
+
+
+def paper_data_set(rows, dataset):
+    """The paper's data set of this name; where the table lacks it, the first that it has; None where it has none."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row["paper"]))
+    return next((name for name in names if str(dataset).lower().startswith(name.lower())), names[0] if names else None)

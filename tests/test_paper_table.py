@@ -1,0 +1,82 @@
+"""`paper-table`: each row is a recipe that a run understands, and the table has our figures beside the paper's."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from recbole_molar.__main__ import main
+from recbole_molar.command_line import config_file_list, read_yaml
+from recbole_molar.config import Config
+from recbole_molar.paper_table import chosen_rows, layout, paper_data_set, read_table, table_names
+
+TABLES = ["ablation", "backbone", "finetune", "id_model", "main", "modality", "user_encoder"]
+
+
+def test_the_tables_there_are():
+    assert table_names() == TABLES
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_each_row_is_a_recipe_and_each_figure_a_figure(name):
+    table = read_table(name)
+    configs = {}
+    for label, row in table["rows"].items():
+        assert set(row) == {"recipe", "paper"}
+        for figures in row["paper"].values():
+            assert len(figures) == len(table["columns"]) and all(0 < figure < 1 for figure in figures)
+        if row["recipe"]:
+            configs[label] = Config(dataset="ml-1m", config_file_list=config_file_list([row["recipe"]])).as_yaml()
+    assert len({json.dumps(config, sort_keys=True) for config in configs.values()}) == len(configs)  # no two rows are the same run
+    assert set(table["columns"]) <= {"ndcg@10", "ndcg@20", "recall@10", "recall@20"}
+
+
+def test_every_recipe_of_a_row_stands_in_a_table():
+    named = {row["recipe"] for name in TABLES for row in read_table(name)["rows"].values()}
+    files = {f"recipe/row/{file.name}" for file in (Path(config_file_list(["recipe/row/molar.yaml"])[0]).parent).glob("*.yaml")}
+    assert named - {None} == files
+
+
+def test_the_layout_sets_ours_beside_the_papers():
+    table = {"columns": ["ndcg@10", "recall@10"], "rows": {
+        "A": {"recipe": "a", "paper": {"PixelRec": [0.1, 0.2], "ML-1M": [0.3, 0.4]}}, "B": {"recipe": None, "paper": {"ML-1M": [0.5, 0.6]}}}}
+    ours = {"label": "A", "test": {"ndcg@10": {"mean": 0.25, "std": 0.01}, "recall@10": {"mean": 0.35, "std": None}}}
+    assert layout(table, table["rows"], {"dataset": "ml-1m", "models": [ours]}) == [
+        ["", "ndcg@10", "paper, ML-1M", "recall@10", "paper, ML-1M"],
+        ["A", "0.2500 ± 0.0100", "0.3000", "0.3500", "0.4000"], ["B", "-", "0.5000", "-", "0.6000"]]
+    assert paper_data_set(table["rows"], "ml-100k") == "PixelRec" and paper_data_set({}, "x") is None
+    assert list(chosen_rows(table, ["A"])) == ["A"]
+
+
+def test_the_command(make_data, capsys, tmp_path, command_line, flags):
+    make_data()
+    given = {key: value for key, value in flags(epochs=1, table="main", seeds=1, report=False, rows=["SASRec", "FPMC", "HLLM"]).items() if key != "model"}
+    words = command_line({**given, "rows": "[SASRec, FPMC, HLLM]"})
+    assert main(["paper-table", *words]) == 0
+    out = capsys.readouterr().out
+    table = out[out.index("Main comparison, tiny") :]
+    assert re.search(r"^FPMC +0\.\d{4} +0\.1037", table, flags=re.M) and re.search(r"^SASRec +0\.\d{4} +0\.1080", table, flags=re.M)
+    assert re.search(r"^HLLM +- +0\.1285", table, flags=re.M)
+    (file,) = (tmp_path / "saved" / "tiny").glob("compare-*/paper_table.md")
+    assert "| SASRec | 0." in file.read_text()
+    assert main(["paper-table", *words]) == 0 and "2 runs of 2 models, 2 of them done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--dataset=ml-1m"], "--table=None: is missing. Valid: ablation, backbone"), (["--table=mian", "--dataset=ml-1m"], "--table=mian: no such table"),
+    (["--table=main", "--rows=[X]", "--dataset=ml-1m"], "--rows=['X']: X. Valid: FPMC"), (["--table=main", "--rows=HLLM"], "none can be run"),
+    (["--table=modality", "--dataset=ml-1m", "--epoch=3"], "--epoch: none of the models knows"),
+])
+def test_bad_input(words, message, capsys):
+    assert main(["paper-table", *words]) == 2 and message in capsys.readouterr().err
+
+
+def test_files_of_options_are_read_for_every_row(make_data, capsys, tmp_path, command_line, flags):
+    make_data()
+    (tmp_path / "base.yaml").write_text("epochs: 1\nlearning_rate: 0.01\ntopk: [5, 10]\n")
+    given = {key: flags()[key] for key in ("dataset", "data_path", "output_dir", "use_cpu", "show_progress")}
+    words = command_line({**given, "table": "main", "rows": "[FPMC]", "seeds": 1, "report": False, "config_files": tmp_path / "base.yaml"})
+    assert main(["paper-table", *words]) == 0, capsys.readouterr().err
+    (config,) = (tmp_path / "saved" / "tiny").glob("FPMC-*/config.yaml")
+    assert read_yaml(config)["learning_rate"] == 0.01

@@ -57,7 +57,7 @@ class Dimension:
     def stored(self, value):
         """A value as Optuna stores it; None if it lies outside."""
         if self.kind == "choice":
-            return next((name for name, choice in self.choices.items() if choice == value and type(choice) is type(value)), None)
+            return next((name for name, choice in self.choices.items() if choice == value and isinstance(choice, bool) == isinstance(value, bool)), None)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
             return None
         step = self.step or (1 if self.kind == "int" else None)

@@ -161,8 +161,8 @@ class Molar(SequentialRecommender):
             self._eval_table = self.item_embeddings()
 
     def train(self, mode=True):
-        """Training makes the table of the last evaluation stale."""
-        self._eval_table = None
+        """Training makes the table of the last evaluation stale; RecBole's repeated eval() does not."""
+        self._eval_table = None if mode else self._eval_table
         return super().train(mode)
 
     def parameter_groups(self, config):

@@ -1,0 +1,33 @@
+"""The targets of speed, measured beside the peers on this machine: python -m tests.benchmarks [--rows=[evaluation, catalogue]] [--dataset=... --data_path=...]
+
+Each row is a ratio of CPU seconds of one process, the two sides taking turns. Any `--key=value` of a run is handed on. Without `--data_path` to
+ml-1m give `--dataset=ml-100k`, which comes with RecBole.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+from recbole_molar.command_line import parse_command_line  # noqa: E402
+from side_by_side import HEADER, machine  # noqa: E402
+
+ROWS = ("all_positions", "evaluation", "catalogue", "end_to_end_step")
+
+
+def main():
+    """Print the table, row by row."""
+    given = parse_command_line(sys.argv[1:])
+    rows = given.pop("rows", list(ROWS))
+    unknown = [name for name in rows if name not in ROWS]
+    if unknown:
+        sys.exit(f"--rows={unknown[0]}: unknown. Valid: {', '.join(ROWS)}")
+    print(f"{machine()}\n\n{HEADER}", flush=True)
+    for name in rows:
+        for row in importlib.import_module(name).measure(given):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

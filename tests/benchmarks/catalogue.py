@@ -1,0 +1,70 @@
+"""The catalogue through MIRM: sorted by length against plain padded batches in catalogue order; and one changed item of a finished table.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks --rows=[catalogue] --data_path=../shared/data
+"""
+
+import dataclasses
+import tempfile
+import time
+
+import torch
+
+from recbole_molar.config import Config
+from recbole_molar.data.item_content import ItemContent
+from recbole_molar.device import make_accelerator
+from recbole_molar.model.item_embedding import ItemEmbedding
+from recbole_molar.quick_start import prepare, read_content
+from recbole_molar.stages import build_mirm
+from side_by_side import Row, least_seconds
+
+SAMPLE = 768  # items of the first row, in catalogue order
+
+
+def measure(given):
+    """Two rows; the embeddings of the two ways must be the same to rounding."""
+    config = Config(config_dict={"dataset": "ml-1m", "use_cpu": True, **given, "model": "Molar"})
+    content = read_content(config, prepare(config).dataset)
+    accelerator = make_accelerator(config["precision"], use_cpu=True)
+    mirm, size = build_mirm(config, content).to(accelerator.device).eval(), config["mirm_encode_batch_size"]
+    ids = list(range(1, min(SAMPLE, len(content) - 1) + 1))
+
+    @torch.no_grad()
+    def sorted_by_length():
+        return mirm.encode_items(ids, accelerator)
+
+    @torch.no_grad()
+    def in_catalogue_order():
+        return torch.cat([_mixed(mirm, ids[start : start + size], accelerator) for start in range(0, len(ids), size)])
+
+    ours, theirs, found, expected = least_seconds(sorted_by_length, in_catalogue_order, rounds=2)
+    apart = float((torch.nn.functional.cosine_similarity(found, expected) - 1).abs().max())
+    note = f"{len(ids) / ours:.0f} items/s; cosine of the embeddings within {apart:.0e} of 1, {accelerator.mixed_precision}"
+    yield Row(f"encoding {len(ids)} items", "padded batches in catalogue order", ours, theirs, 2, note)
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        ItemEmbedding(folder).fill(mirm, accelerator, size)
+        theirs = time.process_time() - start
+        items = list(content.items)
+        items[1] = dataclasses.replace(items[1], fields={**items[1].fields, next(iter(items[1].fields)): "Another title"})
+        mirm.collator = type(mirm.collator)(
+            ItemContent(items, content.description_field), mirm.collator.prompt, mirm.collator.image_inputs, tuple(config["mirm_image_size"]),
+            mirm.collator.pad_id, mirm.collator.image_token_id,
+        )
+        table = ItemEmbedding(folder)
+        start = time.process_time()
+        table.fill(mirm, accelerator, size)
+        ours = time.process_time() - start
+        assert table.encoded == 1
+    yield Row("one changed item", f"encoding all {len(content) - 1:,}", ours, theirs, 100, "reading, hashing and writing the table included")
+
+
+def _mixed(mirm, ids, accelerator):
+    """A batch as it comes: one pass for those with a picture and one for those without, where both are in it (no batch can hold both)."""
+    rows = torch.zeros(len(ids), mirm.embedding_dim)
+    for wanted in (True, False):
+        places = [place for place, item in enumerate(ids) if mirm.collator.tokens(item)[1] is wanted]
+        if places:
+            with accelerator.autocast():
+                rows[places] = mirm(mirm.collator.collate([ids[place] for place in places])).float()
+    return rows

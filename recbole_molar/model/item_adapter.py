@@ -1,4 +1,4 @@
-"""From MIRM's embedding of an item to the item embedding that the recommender uses."""
+"""From an encoder's embedding of an item to the item embedding that the recommender uses."""
 
 import torch
 from torch import nn
@@ -6,20 +6,23 @@ from torch import nn
 from recbole_molar.property_error import bad_value
 
 
-def standardize(table):
+def standardize(table, known=None):
     """Zero mean and unit variance in each dimension over the items; row 0 (padding) stays zero.
 
     LLM states share one large direction, which makes all cosines alike; its removal costs nothing.
 
     Args:
         table (Tensor): [n_items, D].
+        known (Tensor, optional): bool [n_items], the items that have features, at least one; the others get zeros, the mean. None: all.
 
     Returns:
         Tensor: [n_items, D].
     """
-    items = table[1:]
+    items = table[1:] if known is None else table[known]
     scaled = (items - items.mean(0)) / items.std(0, unbiased=False).clamp_min(1e-6)
-    return torch.cat([torch.zeros_like(table[:1]), scaled])
+    if known is None:
+        return torch.cat([torch.zeros_like(table[:1]), scaled])
+    return torch.zeros_like(table).index_put((known.nonzero()[:, 0],), scaled)
 
 
 class ItemAdapter(nn.Module):
@@ -39,7 +42,7 @@ class ItemAdapter(nn.Module):
     def __init__(self, kind, dim_in, dim_out, hidden=1024, dropout=0.0):
         super().__init__()
         if kind == "none" and dim_in != dim_out:
-            raise bad_value("item_adapter", "none", f"MIRM gives {dim_in} dimensions, the user encoder reads {dim_out}. Set item_adapter=linear.")
+            raise bad_value("item_adapter", "none", f"items have {dim_in} dimensions, the user encoder reads {dim_out}. Set item_adapter=linear.")
         self.linear = nn.Identity() if kind == "none" else nn.Linear(dim_in, dim_out)
         self.hidden = None
         if kind == "mlp":

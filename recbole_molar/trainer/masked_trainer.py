@@ -1,0 +1,96 @@
+"""Training of the compact encoders on the catalogue alone: parts of a text or a picture are hidden, and told from the rest."""
+
+import logging
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+import torch
+
+from recbole_molar.device import return_freed_memory
+from recbole_molar.lock import cache_lock
+from recbole_molar.trainer.schedule import warmup_cosine
+
+FEWEST_STEPS = 20  # of a catalogue smaller than some batches
+WARMUP, CLIP_NORM, WEIGHT_DECAY = 0.1, 1.0, 0.01
+
+
+class MaskedTrainer:
+    """Trains a compact encoder and keeps it in the cache, as a folder that transformers can read.
+
+    Args:
+        make (callable): gives the untrained encoder, which has `collator`, `loss(items)` and `save(folder)`; called where it must be trained.
+        folder (Path): the finished encoder's, named for all that it depends on. accelerator (Accelerator): device and precision.
+        epochs (int), batch_size (int), learning_rate (float): peak; warm-up over a tenth of the steps, then cosine to 0.
+        seed (int): of weights, order and what is hidden.
+    """
+
+    def __init__(self, make, folder, accelerator, epochs=5, batch_size=32, learning_rate=1e-3, seed=0):
+        self.make, self.folder, self.accelerator = make, Path(folder), accelerator
+        self.epochs, self.batch_size, self.learning_rate, self.seed = epochs, batch_size, learning_rate, seed
+
+    @property
+    def is_finished(self):
+        """True where the folder holds an encoder: it is put there whole."""
+        return self.folder.is_dir()
+
+    def fit(self):
+        """Train it, or leave the finished one as it is.
+
+        Returns:
+            dict: JSON-able; `folder`, `reused`, and of a new one `loss` of the first and the last tenth of the steps, `seconds`.
+        """
+        with cache_lock(self.folder.parent, self.folder.name, self.accelerator):
+            self.accelerator.wait_for_everyone()  # until another run has finished this very encoder
+            report = {"folder": str(self.folder), "reused": self.is_finished}
+            if self.is_finished:
+                logging.getLogger().info("Encoder: reused %s.", self.folder)
+            elif self.accelerator.is_main_process:
+                report.update(self._train())
+        self.accelerator.wait_for_everyone()
+        return report
+
+    def _train(self):
+        start = time.time()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            encoder = self.make().to(self.accelerator.device).train()
+            losses = self.run(encoder)
+        temporary = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}")
+        try:
+            encoder.save(temporary)
+            temporary.rename(self.folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return_freed_memory()
+        tenth = max(1, len(losses) // 10)
+        first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:])) if losses else (None, None)
+        seconds = round(time.time() - start, 1)
+        logging.getLogger().info("Encoder: %d steps, loss %s -> %s, %s [%.0f s]", len(losses), first, last, self.folder, seconds)
+        return {"loss": [first, last], "seconds": seconds}
+
+    def run(self, encoder, most=None):
+        """All steps, or the first `most` of them; returns their losses."""
+        items = [item for item in range(1, len(encoder.collator.content)) if encoder.collator.has(item)]
+        parameters = [value for value in encoder.parameters() if value.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+        losses, steps = [], self.n_steps(len(items))
+        while len(losses) < (steps if most is None else min(most, steps)):
+            for chosen in torch.randperm(len(items)).split(self.batch_size):
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate * warmup_cosine(len(losses), steps, int(WARMUP * steps))
+                with self.accelerator.autocast():
+                    loss = encoder.loss([items[place] for place in chosen.tolist()])
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+                optimizer.step()
+                optimizer.zero_grad()
+                losses.append(loss.item())
+                if len(losses) == (steps if most is None else most):
+                    break
+        return losses
+
+    def n_steps(self, n_items):
+        """Steps in all, for so many items that can be read."""
+        return max(FEWEST_STEPS, self.epochs * -(-n_items // self.batch_size)) if self.epochs else 0

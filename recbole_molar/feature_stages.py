@@ -79,22 +79,23 @@ def build_encoder(config, content, modality, accelerator, folder):
         with folder.stage(f"{modality}_encoder", f"compact, {config['encoder_epochs']} epochs on the items' {modality}s alone"):
             report = folder.notes[f"{modality}_encoder"] = trainer.fit()
         name = report["folder"]
-    encoder = part.build(name, content, pooling=config["encoder_pooling"], batch_size=config["encode_batch_size"], **reading(config, modality))
+    encoder = part.build(name, content, **encoder_options(config, modality))
     n_parameters = sum(value.numel() for value in encoder.parameters())
     getLogger().info("%s=%s: %d dimensions, %s parameters", part.key, config[part.key], encoder.embedding_dim, f"{n_parameters:,}")
     return encoder
 
 
-def reading(config, modality):
-    """Options that an encoder of one modality has alone."""
-    return {"max_tokens": config["text_max_tokens"]} if modality == "text" else {}
+def encoder_options(config, modality):
+    """How an encoder reads and pools."""
+    options = {"pooling": config["encoder_pooling"], "batch_size": config["encode_batch_size"]}
+    return {**options, "max_tokens": config["text_max_tokens"]} if modality == "text" else options
 
 
 def compact_trainer(config, content, modality, accelerator):
     """The trainer of a compact encoder, as the config describes it; it has seen nothing but `content` (ItemContent), of one modality."""
     sizes = {"hidden_size": config["encoder_hidden_size"], "layers": config["encoder_layers"], "heads": config["encoder_heads"]}
     if modality == "text":
-        make, sizes = CompactText, {**sizes, "vocab_size": config["encoder_vocab_size"], **reading(config, "text")}
+        make, sizes = CompactText, {**sizes, "vocab_size": config["encoder_vocab_size"], "max_tokens": config["text_max_tokens"]}
     else:
         make, sizes = CompactImage, {**sizes, "side": config["encoder_image_side"], "patch": config["encoder_patch"]}
     settings = {"epochs": config["encoder_epochs"], "seed": config["seed"]}

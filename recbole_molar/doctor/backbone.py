@@ -24,7 +24,7 @@ def build_here(config, content):
     parts = available("model.backbone")
     if name in parts or any(path.rpartition(".")[2] == name for path in parts.values()):
         return build_mirm(config, content), {"name": name}
-    folder = _local_folder(name)
+    folder = local_folder(name)
     if folder is None:
         return None, {"name": name, "why_not": "it is not on this machine (a run would download it), so tokens, time and memory are not known"}
     needed = FP32_PER_STORED * sum(file.stat().st_size for file in folder.glob("*.safetensors")) / GIB
@@ -34,7 +34,8 @@ def build_here(config, content):
     return build_mirm(config, content), {"name": name}
 
 
-def _local_folder(name):
+def local_folder(name):
+    """Folder of a Hugging Face model on this machine; None where a run would download it."""
     if Path(name).is_dir():
         return Path(name)
     try:

@@ -1,7 +1,9 @@
 """What encoders of one modality share: a model of transformers, loaded or at hand, whose states are pooled to one embedding for each item."""
 
+import contextlib
 import hashlib
 import json
+from logging import getLogger
 
 import torch
 from transformers import AutoModel
@@ -55,6 +57,11 @@ class ContentEncoder(ItemEncoder):
         states = self.model(**batch).last_hidden_state
         return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states  # of a convolutional network: [N, D, height, width]
 
+    def log_report(self):
+        """Log how many items lack this modality."""
+        items = range(1, len(self.content))
+        getLogger().info("%s features of %d items, %d of them without", self.modality, len(items), sum(not self.collator.has(item) for item in items))
+
     def fingerprint(self):
         """sha256 of all that an embedding depends on but the item: weights, how it is read, and how an item is written."""
         config = {name: value for name, value in self.model.config.to_dict().items() if name not in ("_name_or_path", "transformers_version")}
@@ -68,6 +75,20 @@ class ContentEncoder(ItemEncoder):
         raise NotImplementedError
 
 
+@contextlib.contextmanager
+def quiet():
+    """Without transformers' bars and its long report of heads that are not used, while inside."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
 def load_model(name, encoder_class):
     """An encoder of transformers from a Hugging Face name or a folder.
 
@@ -77,14 +98,9 @@ def load_model(name, encoder_class):
     Raises:
         ValueError: weights are missing. Whatever transformers raises for a broken folder.
     """
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its report of unused heads is long, and no news
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of the pooling head: the cache knows a model by its weights
-            model, info = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **SAFE)
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of the pooling head: the cache knows a model by its weights
+        model, info = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **SAFE)
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
         raise ValueError(f"{len(missing)} of its weights are missing, for example {missing[0]}")

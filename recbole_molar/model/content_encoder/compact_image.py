@@ -6,6 +6,7 @@ from transformers import ViTConfig, ViTForMaskedImageModeling
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from recbole_molar.data.content_collator import ImageCollator
+from recbole_molar.model.content_encoder.base import quiet
 
 HIDDEN = 0.5  # share of the patches (SimMIM: 0.4 to 0.8)
 
@@ -28,6 +29,11 @@ class CompactImage(nn.Module):
         self.processor = ViTImageProcessorPil(size={"height": side, "width": side})
         self.collator = ImageCollator(content, self.processor, (side, side))
 
+    @property
+    def encoder(self):
+        """What is kept of it."""
+        return self.model.vit
+
     def loss(self, items):
         """Mean absolute error of the hidden pixels of some items' pictures, a scalar."""
         pixels = self.collator.collate(items)["pixel_values"].to(self.model.device)
@@ -37,5 +43,6 @@ class CompactImage(nn.Module):
 
     def save(self, folder):
         """Write it as `save_pretrained` does, to be loaded as any other encoder."""
-        self.model.vit.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        with quiet():
+            self.encoder.save_pretrained(folder)
+            self.processor.save_pretrained(folder)

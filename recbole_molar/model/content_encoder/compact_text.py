@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from recbole_molar.data.content_collator import TextCollator
 from recbole_molar.data.prompt import item_text
 from recbole_molar.model.backbone.compact import byte_level_bpe
+from recbole_molar.model.content_encoder.base import quiet
 
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
 CHOSEN, MASKED, SWAPPED = 0.15, 0.8, 0.9  # share of the tokens to tell; of these, up to 0.8 masked, up to 0.9 another token, the rest kept (BERT)
@@ -37,12 +38,17 @@ class CompactText(nn.Module):
         self.model, self.mask_id = BertForMaskedLM(config), ids[3]
         self.collator = TextCollator(content, self.tokenizer, max_tokens)
 
+    @property
+    def encoder(self):
+        """What is kept of it."""
+        return self.model.bert
+
     def loss(self, items):
         """Cross entropy of the chosen tokens of some items, a scalar; log of the vocabulary where all are equally likely."""
         batch = {name: value.to(self.model.device) for name, value in self.collator.collate(items).items()}
         ids = batch["input_ids"]
         hidden, chosen = self.hide(ids)
-        states = self.model.bert(input_ids=hidden, attention_mask=batch["attention_mask"]).last_hidden_state  # [N, T, D]
+        states = self.encoder(input_ids=hidden, attention_mask=batch["attention_mask"]).last_hidden_state  # [N, T, D]
         return F.cross_entropy(self.model.cls(states[chosen]), ids[chosen])  # word scores where they are needed alone
 
     def hide(self, ids):
@@ -56,5 +62,6 @@ class CompactText(nn.Module):
 
     def save(self, folder):
         """Write it as `save_pretrained` does, to be loaded as any other encoder."""
-        self.model.bert.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with quiet():
+            self.encoder.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)

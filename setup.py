@@ -25,6 +25,7 @@ setup(
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "httpx2>=2,<3", "pyarrow>=15", "optuna>=5,<6", "num2words>=0.5", *REPORT],
         "images": ["httpx2>=2,<3"],
         "parquet": ["pyarrow>=15"],
+        "quantization": ["bitsandbytes>=0.46"],
         "smolvlm": ["num2words>=0.5"],
         "tune": ["optuna>=5,<6"],
         "report": REPORT,

@@ -135,7 +135,8 @@ class Config(RecBoleConfig):
     def _load_parts(self, ours):
         chosen = {**self.internal_config_dict, **self.external_config_dict}
         backbone = chosen["mirm_backbone"]
-        self._read_ours(ours / "backbone" / "compact.yaml")
+        for file in ("compact", "pretrained"):
+            self._read_ours(ours / "backbone" / f"{file}.yaml")
         if isinstance(backbone, str) and re.fullmatch(r"[\w.-]+", backbone):
             self._read_ours(ours / "backbone" / f"{backbone}.yaml")
         for file in sorted((ours / "finetune").glob("*.yaml")):

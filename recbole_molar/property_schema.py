@@ -111,6 +111,7 @@ class Properties(TransformerKeys):
     # MIRM and stage 1, with finetune/
     mirm_backbone: Word = None
     mirm_tuning: Literal["full", "lora", "frozen"] = None
+    mirm_quantization: Literal["4bit"] | None = None
     mirm_finetune_tasks: Annotated[list[Word] | Word | None, Field(description="a list of fine-tuning tasks")] = None
     mirm_finetune_samples: Count = None
     mirm_weights: Path = None

@@ -9,7 +9,8 @@ from recbole_molar.data.item_content import ItemContent, check_modalities, read_
 from recbole_molar.lookup import find_class
 from recbole_molar.model.id_model.id_model import IDModel
 from recbole_molar.model.item_embedding import ItemEmbedding
-from recbole_molar.model.mirm import MIRM
+from recbole_molar.model.backbone.quantization import check_quantization
+from recbole_molar.model.mirm import MIRM, is_built_here
 from recbole_molar.model.user_encoder.base import UserEncoder
 from recbole_molar.property_error import bad_value
 from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
@@ -101,7 +102,7 @@ def build_mirm(config, content):
         content, backbone=config["mirm_backbone"], tuning=config["mirm_tuning"], backbone_options=backbone_options, readout=config["mirm_readout"],
         max_tokens=config["mirm_max_tokens"], image_size=config["mirm_image_size"], encode_batch_size=config["mirm_encode_batch_size"],
         seed=config["seed"], lora_rank=config["mirm_lora_rank"], lora_alpha=config["mirm_lora_alpha"],
-        gradient_checkpointing=config["gradient_checkpointing"], tokenizer=tokenizer,
+        gradient_checkpointing=config["gradient_checkpointing"], tokenizer=tokenizer, quantization=config["mirm_quantization"],
     )
     _check_depth(config, mirm.backbone)
     if weights:
@@ -176,10 +177,11 @@ def check_parts(config):
     """Find out about misspelt parts before any work.
 
     Raises:
-        PropertyError: a fine-tuning task, user encoder or weights file that does not exist; no such modality.
+        PropertyError: a fine-tuning task, user encoder or weights file that does not exist; no such modality; 4 bits that cannot be had.
     """
     check_modalities(as_list(config["item_modalities"]))
     refuse_content_model(config)
+    check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, is_built_here(config["mirm_backbone"]))
     weights_file(config["mirm_weights"])
     make_tasks(as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
     encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")

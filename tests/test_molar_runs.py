@@ -76,7 +76,8 @@ def test_a_finished_id_model_is_taken_as_it_is(make_data, run, flags, command_li
 BAD = {
     "task": ({"mirm_finetune_tasks": "[image_txt]"}, "no task image_txt"), "encoder": ({"user_encoder": "DUE"}, "Did you mean DUEG?"),
     "ID model": ({"id_model": "SASReck"}, "Did you mean SASRec"), "field": ({"item_text_fields": "[titel]"}, "Did you mean title?"),
-    "no modality": ({"item_modalities": "[]"}, "item_modalities=[]"), "modality": ({"item_modalities": "[imgae]"}, "item_modalities=['imgae']"),
+    "no modality": ({"item_modalities": "[]"}, "item_modalities=[]"),
+    "modality": ({"item_modalities": "[imgae]"}, "--item_modalities=imgae: unknown. Valid: text, image."),
     "backbone": ({"mirm_backbone": "./no-such-folder"}, "mirm_backbone=./no-such-folder: cannot load it"),
     "layers": ({"dueg_layers": 9}, "dueg_layers=9: the decoder"), "readout": ({"mirm_readout": "cur_itm"}, "mirm_readout=cur_itm: unknown"),
     "weights": ({"mirm_weights": "nowhere.safetensors"}, "mirm_weights=nowhere.safetensors: no such file"),

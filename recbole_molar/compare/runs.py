@@ -239,8 +239,8 @@ def read_curve(folder):
 
 
 def identity(properties):
-    """What makes two runs the same, as text."""
-    return json.dumps({key: value for key, value in properties.items() if key not in NOT_IDENTITY}, sort_keys=True, default=str)
+    """What makes two runs the same, as text; a key without a value counts as absent, as in runs from before that property was there."""
+    return json.dumps({key: value for key, value in properties.items() if key not in NOT_IDENTITY and value is not None}, sort_keys=True, default=str)
 
 
 def find(properties):

@@ -10,6 +10,7 @@ from recbole_molar.data.collator import ItemCollator
 from recbole_molar.data.prompt import PROMPT_VERSION, ItemPrompt
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.backbone.pretrained import Pretrained
+from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
 from recbole_molar.property_error import bad_value
 
@@ -25,18 +26,19 @@ class MIRM(ItemEncoder):
         readout (str): `cur_item`, the last hidden state at [Cur_Item] (the paper's); `mean`, of the states of all tokens.
         encode_batch_size (int): items in one pass through the MLLM; longer lists are split, sorted by length.
         name (str), own_tokenizer (bool): what the backbone is called; whether its tokenizer was trained on the items' text.
+        quantization (str, optional): `4bit` where its weights are.
     """
 
-    def __init__(self, backbone, collator, readout="cur_item", encode_batch_size=16, name="", own_tokenizer=False):
+    def __init__(self, backbone, collator, readout="cur_item", encode_batch_size=16, name="", own_tokenizer=False, quantization=None):
         super().__init__()
         if readout not in READOUTS:
             raise ValueError(f"mirm_readout={readout}: unknown. Valid: {', '.join(READOUTS)}.")
         self.backbone, self.collator, self.readout, self.encode_batch_size = backbone, collator, readout, encode_batch_size
-        self.name, self.own_tokenizer = str(name), own_tokenizer
+        self.name, self.own_tokenizer, self.quantization = str(name), own_tokenizer, quantization
 
     @classmethod
     def build(cls, content, backbone="compact", tuning="full", backbone_options=None, readout="cur_item", max_tokens=96,
-              image_size=(112, 168), encode_batch_size=16, seed=0, tokenizer=None, **tuning_options):
+              image_size=(112, 168), encode_batch_size=16, seed=0, tokenizer=None, quantization=None, **tuning_options):
         """Make it from plain values.
 
         Args:
@@ -48,15 +50,16 @@ class MIRM(ItemEncoder):
             readout, encode_batch_size: see the class. max_tokens (int): longest text, in tokens.
             image_size (tuple): (width, height). seed (int): of random weights.
             tokenizer (str, optional): for a part built from the data's own text, the tokenizer that :meth:`save` kept.
+            quantization (str, optional): `4bit`, for published weights.
             **tuning_options: `lora_rank`, `lora_alpha`, `gradient_checkpointing`.
 
         Raises:
             ValueError: the backbone cannot be found or loaded.
         """
         image_size = tuple(image_size)
-        built = {path.rpartition(".")[2]: name for name, path in available("model.backbone").items() if name != "Pretrained"}
-        options = {"tuning": tuning, **tuning_options}
-        is_built = backbone in built or backbone in built.values()
+        built, options, is_built = _built_here(), {"tuning": tuning, **tuning_options}, is_built_here(backbone)
+        if is_built:
+            check_quantization(quantization, tuning, "cuda", is_built)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # random are: all of a part's weights, a new token's row, an adapter
             if is_built:
@@ -64,10 +67,10 @@ class MIRM(ItemEncoder):
                 part = find_class(built.get(backbone, backbone), "model.backbone", key="mirm_backbone")
                 model = part.build(content.texts, image_size, **(backbone_options or {}), **options)
             else:
-                model = Pretrained.build(backbone, image_size, **options)
+                model = Pretrained.build(backbone, image_size, quantization=quantization, **options)
         prompt = ItemPrompt(model.tokenizer, model.image_ids, max_tokens)
         collator = ItemCollator(content, prompt, model.image_inputs, image_size, model.pad_id, model.image_token_id)
-        return cls(model, collator, readout, encode_batch_size, name=backbone, own_tokenizer=is_built)
+        return cls(model, collator, readout, encode_batch_size, name=backbone, own_tokenizer=is_built, quantization=quantization)
 
     @property
     def embedding_dim(self):
@@ -102,7 +105,7 @@ class MIRM(ItemEncoder):
     def save(self, path, meta=None):
         """Write what training changed (the adapter alone for LoRA) to one safetensors file, with what :meth:`load_finished` needs."""
         tokenizer = json.dumps({**self._tokenizer(), "padding": None, "truncation": None}) if self.own_tokenizer else None
-        own = {"backbone": self.name, "tuning": self.backbone.tuning, "tokenizer": tokenizer}
+        own = {"backbone": self.name, "tuning": self.backbone.tuning, "quantization": self.quantization, "tokenizer": tokenizer}
         save_tensors(path, self.backbone.weights(), {**own, **(meta or {})})
 
     def load(self, path):
@@ -122,8 +125,8 @@ class MIRM(ItemEncoder):
             ValueError: they belong to another backbone, tuning or size.
         """
         tensors, meta = load_tensors(path)
-        here = {"mirm_backbone": self.name, "mirm_tuning": self.backbone.tuning}
-        there = {"mirm_backbone": meta.get("backbone"), "mirm_tuning": meta.get("tuning")}
+        here = {"mirm_backbone": self.name, "mirm_tuning": self.backbone.tuning, "mirm_quantization": self.quantization or "~"}
+        there = {"mirm_backbone": meta.get("backbone"), "mirm_tuning": meta.get("tuning"), "mirm_quantization": meta.get("quantization") or "~"}
         for key, value in here.items():
             if str(there[key]).rstrip("/").rpartition("/")[2] != value.rstrip("/").rpartition("/")[2]:
                 raise bad_value("mirm_weights", path, f"made with {key}={there[key]}, but this run has {key}={value}. Set it as it was.")
@@ -143,3 +146,13 @@ class MIRM(ItemEncoder):
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(tensors[name])
+
+
+def _built_here():
+    """File name -> class name of the parts that are built from the data's own text."""
+    return {path.rpartition(".")[2]: name for name, path in available("model.backbone").items() if name != "Pretrained"}
+
+
+def is_built_here(backbone):
+    """Whether `mirm_backbone` names such a part (`compact`), and not published weights."""
+    return any(backbone in names for names in _built_here().items())

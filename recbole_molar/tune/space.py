@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recbole_molar.command_line import config_file_list, read_with_lines
 from recbole_molar.lookup import did_you_mean
+from recbole_molar.property_error import PropertyError
 
 KINDS = ("choice", "uniform", "log_uniform", "int")
 FORM = "{choice: [a, b]}, {uniform: [low, high]}, {log_uniform: [low, high]} or {int: [low, high]}"
@@ -56,7 +57,7 @@ class Dimension:
     def stored(self, value):
         """A value as Optuna stores it; None if it lies outside."""
         if self.kind == "choice":
-            return next((name for name, choice in self.choices.items() if choice == value and type(choice) is type(value)), None)
+            return next((name for name, choice in self.choices.items() if choice == value and isinstance(choice, bool) == isinstance(value, bool)), None)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
             return None
         step = self.step or (1 if self.kind == "int" else None)
@@ -134,7 +135,7 @@ class Space:
         return [{key: by_key[key].stored(value) for key, value in point.items()} for point in points]
 
     def check(self, make_config, refused):
-        """Try the ends of each range and every choice.
+        """Try the ends of each range and every choice, each by itself: what contradicts another dimension is left to the trials.
 
         Args:
             make_config (callable): dict of properties -> Config. refused (dict): keys that are not searched over -> why.
@@ -154,15 +155,19 @@ class Space:
             for value in dimension.edges():
                 try:
                     make_config({**under, dimension.key: value})
+                except PropertyError as error:
+                    if not ({error.key, *error.others} - {dimension.key}) & set(self.keys):  # else another value of that one may go with it
+                        raise ValueError(f"{self.place(dimension.key)}: {error.text}") from error
                 except ValueError as error:
-                    raise ValueError(f"{self._place(dimension.key)}: {getattr(error, 'text', error)}") from error
+                    raise ValueError(f"{self.place(dimension.key)}: {error}") from error
 
     # ---------------------------------------------------------------- reading
 
     def _bad(self, key, why):
-        return ValueError(f"{self._place(key)}: {key}: {why}")
+        return ValueError(f"{self.place(key)}: {key}: {why}")
 
-    def _place(self, key):
+    def place(self, key):
+        """Where a dimension stands: file and line."""
         return f"{self.file}, line {self.lines[key]}" if key in self.lines else self.file
 
     def _from_yaml(self, key, spec):

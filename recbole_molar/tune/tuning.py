@@ -92,9 +92,11 @@ def open_study(given, own):
         raise ValueError("--resume: is for run. A study goes on by its same command.")
 
     def make_config(chosen):
-        return Config(config_file_list=config_file_list(given.get("config_files")), config_dict={**given, **chosen})
+        origins = {key: space.place(key) for key in chosen}
+        return Config(config_file_list=config_file_list(given.get("config_files")), config_dict={**given, **chosen}, origins=origins)
 
-    config, space = make_config({}), Space(own["space"])
+    space = Space(own["space"])
+    config = make_config({})
     both = [key for key in space.keys if key in given]
     if both:
         raise ValueError(f"--{both[0]}: {space.file} searches over it. Leave it out of one of them.")

@@ -1,8 +1,8 @@
 """Memory of published backbones by way of tuning, computed: python tests/benchmarks/backbone_memory.py prints README's table.
 
 Models are built without weights, from the sizes of the published configs as written down here (no hub was asked), and their parameters counted.
-Bytes as the code spends them: weights are loaded in float32 (4); what is trained has a gradient (4) and AdamW's two moments (8). Activations
-and, under autocast, bfloat16 copies of weights come on top.
+Bytes as the code spends them: weights are loaded in float32 (4); what is trained has a gradient (4) and AdamW's two moments (8); in 4 bits a
+weight of a linear layer other than the head takes `NF4`, all others 4. Activations and, under autocast, bfloat16 copies of weights come on top.
 """
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 GIB = 2**30
 WEIGHT, TRAINED = 4, 4 + 4 + 8
+NF4 = 1 / 2 + 1 / 64 + 4 / (64 * 256)  # with double quantisation: a scale in 8 bits for 64 weights, one in 32 bits for 256 scales
 RANK, DUEG_LAYERS = 16, 2  # defaults of mirm_lora_rank, dueg_layers
 
 
@@ -91,9 +92,9 @@ def published():
 
 
 def count(model, rank=RANK):
-    """Parameters by what becomes of them: `all`; `adapter`, LoRA on the decoder's linear layers and [Cur_Item]'s row; `dueg` and `decoder`,
-    DUEG with 2 layers and with all."""
-    decoder = model.get_decoder()
+    """Parameters by what becomes of them: `all`; `adapter`, LoRA on the decoder's linear layers and [Cur_Item]'s row; `linear`, what 4 bits hold;
+    `dueg` and `decoder`, DUEG with 2 layers and with all."""
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
     shapes = [module.weight.shape for module in decoder.modules() if isinstance(module, nn.Linear)]
     layers = [sum(value.numel() for value in layer.parameters()) for layer in decoder.layers]
     skipped = getattr(decoder.config, "cross_attention_layers", None) or []
@@ -101,6 +102,7 @@ def count(model, rank=RANK):
     return {
         "all": sum(value.numel() for value in model.parameters()),
         "adapter": rank * sum(sum(shape) for shape in shapes) + decoder.config.hidden_size,
+        "linear": sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear) and module is not head),
         "dueg": sum(kept[:DUEG_LAYERS]) + decoder.config.hidden_size,
         "decoder": sum(kept) + decoder.config.hidden_size,
     }
@@ -111,6 +113,7 @@ def memory(counted):
     return {
         "frozen": WEIGHT * counted["all"],
         "lora": WEIGHT * counted["all"] + TRAINED * counted["adapter"],
+        "4bit": WEIGHT * (counted["all"] - counted["linear"]) + NF4 * counted["linear"] + TRAINED * counted["adapter"],
         "full": TRAINED * counted["all"],
         "dueg": TRAINED * counted["dueg"],
         "whole": TRAINED * counted["decoder"],
@@ -118,12 +121,12 @@ def memory(counted):
 
 
 def main():
-    print("| checkpoint | parameters | frozen | LoRA | full | DUEG, 2 layers | DUEG, all |\n|" + "---|" * 7)
+    print("| checkpoint | parameters | frozen | LoRA | 4-bit LoRA | full | DUEG, 2 layers | DUEG, all |\n|" + "---|" * 8)
     for name, config in published().items():
         with torch.device("meta"):
             counted = count(hf.AutoModelForImageTextToText.from_config(config))
         gib = {key: value / GIB for key, value in memory(counted).items()}
-        cells = [gib[key] for key in ("frozen", "lora", "full", "dueg", "whole")]
+        cells = [gib[key] for key in ("frozen", "lora", "4bit", "full", "dueg", "whole")]
         print(f"| `{name}` | {counted['all'] / 1e9:.2f} B | " + " | ".join(f"{value:.1f}" for value in cells) + " |", flush=True)
 
 

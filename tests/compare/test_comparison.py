@@ -78,6 +78,7 @@ def test_a_run_is_found_by_its_whole_configuration(finished, flags, tmp_path):
     properties = yaml.safe_load(file.read_text())
     assert find(properties) == file.parent and find({**properties, "show_progress": True, "data_path": "elsewhere"}) == file.parent
     assert find({**properties, "hidden_size": 9}) is None and identity(properties) != identity({**properties, "seed": 3})
+    assert identity(properties) == identity({**properties, "a_property_of_later": None})  # runs from before it was there are found
     (file.parent / "result.json").unlink()
     assert find(properties) == file.parent  # cut: to go on with
 

@@ -70,9 +70,9 @@ def test_what_stops_a_search_is_said_before_any_work(compare, small_spaces, tmp_
     assert code == 2 and re.search(message, err) and not (tmp_path / "saved").exists()
 
 
-def test_a_search_that_fails_is_told_with_its_log(compare, small_spaces):
-    models = {"S": {"model": "SASRec", "hidden_size": 8, "n_heads": 3}}
-    code, out, err = compare(models=json.dumps(models), seeds=1, epochs=1, **{"tune-trials": 1})
+def test_a_search_that_fails_is_told_with_its_log(compare, small_spaces, monkeypatch):
+    monkeypatch.setattr(tuned, "in_a_process", lambda *given: ("error: all 5 trials failed", "exit code 2: error: all 5 trials failed"))
+    code, out, err = compare(models="{S: SASRec}", seeds=1, epochs=1, **{"tune-trials": 1})
     assert code == 2 and "S: the search failed, exit code 2" in err and "tune-S.log" in err
 
 

@@ -77,7 +77,7 @@ def test_grid_is_every_configuration_once(make_space):
 def test_defaults(make_space):
     space = make_space("a: {choice: [[1], 2]}\nr: {uniform: [0, 1], step: 0.25}\nn: {int: [1, 5], step: 2}\n")
     assert space.defaults({"a": [1], "r": 0.75, "n": 3}) == ({"a": "[1]", "r": 0.75, "n": 3}, [])
-    assert space.defaults({"a": 2.0, "r": 0.7, "n": 4})[1] == ["a", "r", "n"]
+    assert space.defaults({"a": 2.0, "r": 0.7, "n": 4}) == ({"a": "2", "r": None, "n": None}, ["r", "n"])  # RecBole's 0.0 is a space's 0
     assert space.defaults({"a": True, "r": None, "n": 7})[1] == ["a", "r", "n"]
 
 
@@ -136,11 +136,16 @@ def test_a_key_that_only_its_condition_makes_known(make_space):
     check(space, model="Molar", user_encoder="GRU4Rec")
 
 
-@pytest.mark.parametrize("model", ["SASRec", "Molar"])
+def test_a_value_that_only_another_dimension_makes_possible(make_space):
+    check(make_space("n_heads: {choice: [1, 3]}\nhidden_size: {choice: [32, 48]}\n"))  # 3 divides 48, and not the default, 64
+    with pytest.raises(ValueError, match="space.yaml, line 1: n_heads=3: must divide hidden_size=64"):
+        check(make_space("n_heads: {choice: [1, 3]}\n"))
+
+
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "FPMC", "BERT4Rec", "DuoRec", "Molar"])
 def test_shipped_spaces(model):
     space, config = Space(f"properties/hyper/{model}.yaml"), Config(config_dict={"model": model, "dataset": "ml-1m"})
     check(space, model=model)
     drawn = draw(space, config.final_config_dict, n=50)
     assert set().union(*drawn) == set(space.keys)
-    if model == "Molar":
-        assert space.defaults(config.final_config_dict)[1] == []
+    assert space.defaults(config.final_config_dict)[1] == []

@@ -106,18 +106,20 @@ def test_a_run_that_is_there_is_not_made_again(tune, trials, flags, command_line
 
 
 def test_failures_are_written_down_and_the_study_goes_on(tune, trials):
-    code, out, _ = tune("n_heads: {choice: [2, 3]}\nlearning_rate: {choice: [0.01, 1.0e+30]}\n", sampler="grid", n_heads=None, trials=9, learner="sgd")
+    space = "n_heads: {choice: [2, 3]}\nlearning_rate: {choice: [0.01, 1.0e+30]}\nhidden_size: {choice: [8]}\n"
+    code, out, _ = tune(space, sampler="grid", n_heads=None, hidden_size=None, trials=9, learner="sgd")
     rows = trials()
     assert code == 0 and len(rows) == 4 and len({(row["n_heads"], row["learning_rate"]) for row in rows}) == 4  # the grid has four points
     reasons = {(row["n_heads"], row["learning_rate"]): row["reason"] for row in rows}
-    assert reasons["2", "0.01"] == "" and "multiple of the number of attention heads" in reasons["3", "0.01"]
-    assert [row["state"] for row in rows].count("fail") >= 2 and "failed: The hidden size (8)" in out
+    assert reasons["2", "0.01"] == "" and "n_heads=3: must divide hidden_size=8." in reasons["3", "0.01"]
+    assert [row["state"] for row in rows].count("fail") >= 2 and "failed: n_heads=3: must divide" in out
     assert "Traceback" not in out
 
 
 def test_a_hopeless_study_ends_early(tune, trials):
-    code, out, err = tune("n_heads: {choice: [3]}", n_heads=None, trials=50)
-    assert code == 2 and err.startswith("error: all 5 trials failed, the first one: The hidden size (8)") and "trials.csv" in err and len(trials()) == 5
+    code, out, err = tune("n_heads: {choice: [3]}\nhidden_size: {choice: [8]}", n_heads=None, hidden_size=None, trials=50)
+    assert code == 2 and err.startswith("error: all 5 trials failed, the first one: n_heads=3: must divide hidden_size=8. (n_heads: ")
+    assert "trials.csv" in err and len(trials()) == 5
 
 
 def test_trials_that_fall_behind_are_pruned(tune, trials, tmp_path, monkeypatch):
@@ -228,7 +230,8 @@ def test_a_trial_that_kills_its_process_is_given_up(make_data, flags, tmp_path):
     (SPACE, {"sampler": "grid"}, "learning_rate: --sampler=grid needs"), (SPACE, {"epochs": 0}, "tune chooses by validation"),
     (SPACE, {"resume": "x"}, "--resume: is for run"), (SPACE, {"learning_rte": 1}, "error: --learning_rte: unknown property"),
     ("learning_rte: {uniform: [0, 1]}", {}, "space.yaml, line 1: learning_rte: unknown property for model SASRec. Did you mean learning_rate?"),
-    ("learning_rate: {uniform: [-1, 1]}", {}, "space.yaml: learning_rate=-1.0: must be"), ("eval_args: {choice: [{}]}", {}, "eval_args: is not searched"),
+    ("learning_rate: {uniform: [-1, 1]}", {}, "space.yaml, line 1: learning_rate=-1.0: must be"),
+    ("eval_args: {choice: [{}]}", {}, "eval_args: is not searched"),
 ])
 def test_bad_input(tune, tmp_path, text, options, message):
     code, out, err = tune(text, **options)

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils import cached_file
 
 from recbole_molar.model.backbone.base import Backbone
+from recbole_molar.model.backbone.quantization import check_quantization, loading_options, settle
 
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
@@ -21,22 +22,24 @@ class Pretrained(Backbone):
     """Any image-text-to-text model of transformers with published or saved weights."""
 
     @classmethod
-    def build(cls, name, image_size, **options):
+    def build(cls, name, image_size, quantization=None, **options):
         """Load it.
 
         Args:
             name (str): Hugging Face name, or a folder made by `save_pretrained`.
             image_size (tuple): (width, height).
+            quantization (str, optional): `4bit`, see `quantization.py`; the model then is on the GPU.
             **options: `tuning` and the rest of :class:`Backbone`.
 
         Raises:
             ValueError: it cannot be loaded; says what to do.
         """
+        check_quantization(quantization, options.get("tuning", "full"), "cuda" if torch.cuda.is_available() else "cpu")
         try:
             processor = load_processor(name)
             # fp32: published weights are bf16, whose steps are too coarse for AdamW's updates; autocast gives the speed back.
             # Safetensors alone: a pickle runs code when it is read; so would a folder's own modelling files.
-            model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32, **SAFE)
+            model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32, **SAFE, **loading_options(quantization))
         except Exception as error:  # broken files raise anything: safetensors' own error, RuntimeError for shapes, AttributeError for odd JSON
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
@@ -44,7 +47,7 @@ class Pretrained(Backbone):
                 f"image-text-to-text model on Hugging Face (needs a network), or mirm_backbone=compact, which needs no download. "
                 f"Weights must be .safetensors: convert a pickled .bin that you trust with transformers' save_pretrained."
             ) from error
-        return cls(model, processor, image_size, **options)
+        return cls(settle(model), processor, image_size, **options)
 
 
 def load_processor(name):

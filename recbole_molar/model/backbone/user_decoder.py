@@ -6,6 +6,8 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
+from recbole_molar.model.backbone.quantization import full_weight
+
 
 class DecoderStack(nn.Module):
     """First k decoder layers and the final norm of a backbone, with its weights; reads vectors instead of words.
@@ -95,21 +97,25 @@ def _cut_config(config, kept):
 
 
 def _cut_weights(decoder, kept):
-    """State of the kept layers under their new indices, and of the norm; fp32 copies, LoRA merged."""
-    weights = {}
-    places = {f"layers.{old}.": f"layers.{new}." for new, old in enumerate(kept)}
-    for name, module in decoder.named_modules():
+    """State of the kept layers under their new indices, and of the norm; fp32 copies, LoRA merged, 4 bits unpacked."""
+    parts = {f"layers.{new}.": decoder.layers[old] for new, old in enumerate(kept)}
+    others = {f"{name}.": part for name, part in decoder.named_children() if part is not decoder.layers and part is not decoder.get_input_embeddings()}
+    return {name: value for prefix, part in {**parts, **others}.items() for name, value in _weights(part, prefix).items()}
+
+
+def _weights(part, prefix):
+    """State of a module as it would be without adapters and quantisation."""
+    weights, packed = {}, set()
+    for name, module in part.named_modules():
         if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
-            delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
-            weights[f"{name}.weight"] = module.base_layer.weight + delta
-            if getattr(module.base_layer, "bias", None) is not None:
-                weights[f"{name}.bias"] = module.base_layer.bias
-    for name, tensor in decoder.state_dict().items():
-        if "base_layer" not in name and "lora_" not in name and "embed_tokens" not in name:
+            packed.add(name)
+            weights[f"{name}.weight"] = full_weight(module.base_layer) + sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
+            weights.update({f"{name}.bias": module.base_layer.bias} if module.base_layer.bias is not None else {})
+        elif isinstance(module, nn.Linear) and not any(name.startswith(f"{other}.") for other in packed):
+            packed.add(name)
+            weights[f"{name}.weight"] = full_weight(module)
+            weights.update({f"{name}.bias": module.bias} if module.bias is not None else {})
+    for name, tensor in part.state_dict().items():
+        if not any(name.startswith(f"{other}.") for other in packed):
             weights[name] = tensor
-    cut = {}
-    for name, tensor in weights.items():
-        prefix = next((old for old in places if name.startswith(old)), None)
-        if prefix or not name.startswith("layers."):
-            cut[places[prefix] + name[len(prefix):] if prefix else name] = tensor.detach().float()
-    return cut
+    return {prefix + name: tensor.detach().float() for name, tensor in weights.items()}

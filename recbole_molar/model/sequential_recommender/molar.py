@@ -1,5 +1,6 @@
 """Molar: content embeddings of items, an LLM over them for the user, and late alignment with an ID model (arXiv 2412.18176)."""
 
+import functools
 import math
 from logging import getLogger
 
@@ -174,8 +175,14 @@ class Molar(SequentialRecommender):
         return [{"params": parameters, "lr": rates[of_mirm], "weight_decay": decay[decays]} for (of_mirm, decays), parameters in groups.items()]
 
     def is_saved(self, name):
-        """Checkpoints leave out what a finished earlier stage holds: the frozen ID model."""
+        """Checkpoints leave out what another file holds: the frozen ID model, and of MIRM what its tuning does not train."""
+        if name.startswith("mirm."):
+            return name in self._trained_of_mirm
         return not (name.startswith("id_model.") and not self.id_model.trains)
+
+    @functools.cached_property
+    def _trained_of_mirm(self):
+        return {f"mirm.{name}" for name, value in self.mirm.named_parameters() if value.requires_grad}
 
     # -------------------------------------------------------------- prediction
 

@@ -1,0 +1,34 @@
+"""A saved backbone by the whole command, twice: both ways of encoding items, the second run from the cache of the first."""
+
+import pytest
+import tiny_backbones
+from safetensors import safe_open
+from test_main import result_of
+from toy_items import toy_content
+
+from recbole_molar.__main__ import main
+
+GIVEN = {
+    "model": "Molar", "mirm_tuning": "lora", "mirm_finetune_samples": 30, "mirm_image_size": "[28, 28]", "mirm_max_tokens": 40, "align_weight": 0,
+    "end_to_end_items": 6, "gradient_checkpointing": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["cached", "end_to_end"])
+def test_a_run_with_a_saved_backbone(make_data, flags, command_line, capsys, tmp_path, encoding):
+    make_data(items=True, images=True)
+    for name in ("toy", "backbone"):
+        (tmp_path / name).mkdir()
+    tiny_backbones.save_internvl(tmp_path / "backbone", toy_content(tmp_path / "toy"))
+    words = command_line(flags(**GIVEN, mirm_backbone=tmp_path / "backbone", item_encoding=encoding))
+    results = []
+    for _ in range(2):
+        code = main(["run", *words])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        results.append(result_of(out))
+    (first, folder), (second, again) = results
+    assert first["test_result"] == second["test_result"] and second["stage_1"]["reused"] and "0 computed, 30 reused" in (again / "train.log").read_text()
+    with safe_open(folder / "best.safetensors", "pt") as file:
+        of_mirm = [name for name in file.keys() if name.startswith("model.mirm.")]
+    assert bool(of_mirm) is (encoding == "end_to_end") and all("lora_" in name or "trainable_tokens" in name for name in of_mirm)

@@ -39,7 +39,10 @@ def build(config, prepared, content, accelerator, folder, train_id_model=None):
     Raises:
         ValueError: an encoder cannot be loaded, or no item has anything to encode.
     """
-    encoders = [build_encoder(config, content.only(modality), modality, accelerator, folder) for modality in modalities(config, content)]
+    chosen = modalities(config, content)
+    for modality in set(as_list(config["item_modalities"])) - set(chosen):
+        getLogger().warning("no item has %s that can be read; the items are read without %ss", "text" if modality == "text" else "a picture", modality)
+    encoders = [build_encoder(config, content.only(modality), modality, accelerator, folder) for modality in chosen]
     maker = ItemEmbedding(Path(config["output_dir"]) / "cache")
     with folder.stage("item_features", "one pass of each encoder over the items that are not in the cache"):
         tables = [maker.fill(encoder, accelerator, config["encode_batch_size"]) for encoder in encoders]

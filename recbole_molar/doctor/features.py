@@ -54,8 +54,8 @@ def _encoder(estimate, content, modality):
         return part.build(str(trainer.folder), content, **encoder_options(config, modality))
     compact = trainer.make().to(estimate.device).train()
     with watched(stage, estimate.device):
-        steps = trainer.n_steps(sum(compact.collator.has(item) for item in range(1, len(content))))
-        each = seconds_per_batch(range(STEPS_DRAWN), lambda step: 1, lambda step: trainer.run(compact, most=1), estimate.device) if steps else 0.0
+        steps, training = trainer.n_steps(len(trainer.readable(compact))), trainer.steps(compact)
+        each = seconds_per_batch(range(STEPS_DRAWN), lambda step: 1, lambda step: next(training), estimate.device) if steps else 0.0
         stage.update(seconds=round(each * steps, 1), batches=steps, about=f"{steps:,} batches of {trainer.batch_size} items")
     estimate.stages[f"{modality}_encoder"] = stage
     options = encoder_options(config, modality)

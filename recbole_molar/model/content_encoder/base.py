@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from recbole_molar.data.content_collator import ABSENT
 from recbole_molar.model.backbone.pretrained import SAFE
 from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
+from recbole_molar.property_error import bad_value
 
 POOLINGS = ("mean", "first")
 
@@ -33,7 +34,7 @@ class ContentEncoder(ItemEncoder):
     def __init__(self, model, collator, pooling="mean", batch_size=32):
         super().__init__()
         if pooling not in POOLINGS:
-            raise ValueError(f"encoder_pooling={pooling}: unknown. Valid: {', '.join(POOLINGS)}.")
+            raise bad_value("encoder_pooling", pooling, f"unknown. Valid: {', '.join(POOLINGS)}.")
         self.model, self.collator, self.pooling, self.encode_batch_size = model, collator, pooling, batch_size
         probe = next(batch for _, batch in collator.batches(range(1, len(collator.content)), 1) if ABSENT not in batch)
         with torch.no_grad():
@@ -112,11 +113,12 @@ def load_model(name, encoder_class):
 
 
 def refused(encoder_class, name, error):
-    """The ValueError for an encoder that cannot be loaded."""
+    """The PropertyError for an encoder that cannot be loaded."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     key, kind = encoder_class.key, encoder_class.modality
-    return ValueError(
-        f"{key}={name}: cannot load it ({first}). Give a folder that holds the model, or the name of a model for {kind}s on Hugging Face (needs a "
-        f"network), or {key}=compact, which needs no download. Weights must be .safetensors: convert a pickled .bin that you trust with "
-        f"transformers' save_pretrained."
-    )
+    return bad_value(
+        key, name,
+        f"cannot load it ({first}). Give a folder that holds the model, or the name of a model for {kind}s on Hugging Face (needs a network), or "
+        f"{key}=compact, which needs no download. Weights must be .safetensors: convert a pickled .bin that you trust with transformers' "
+        f"save_pretrained.",
+    )  # fmt: skip

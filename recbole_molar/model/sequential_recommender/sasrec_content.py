@@ -66,7 +66,8 @@ class SASRecContent(SASRec):
 
     def parameter_groups(self, config):
         """Encoders learn at a rate of their own, `encoder_learning_rate`."""
-        of_encoders = {id(value) for value in self.encoders.parameters()}
-        own = [value for value in self.parameters() if value.requires_grad and id(value) not in of_encoders]
-        theirs = [value for value in self.encoders.parameters() if value.requires_grad]
-        return [{"params": own}] + [{"params": theirs, "lr": config["encoder_learning_rate"]}] * bool(theirs)
+        groups = {}
+        for name, value in self.named_parameters():
+            if value.requires_grad:
+                groups.setdefault("encoder_learning_rate" if name.startswith("encoders.") else "learning_rate", []).append(value)
+        return [{"params": values, "lr": config[key]} for key, values in groups.items()]

@@ -1,5 +1,6 @@
 """The compact encoders and their training: what is hidden, losses by hand, that it learns, and that it is kept."""
 
+import logging
 import math
 
 import pytest
@@ -68,6 +69,19 @@ def test_it_learns_and_is_kept(content, tmp_path, modality):
     again = trainer_of(content, modality, tmp_path / "again").fit()
     assert again["loss"] == pytest.approx(report["loss"], rel=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "encoder", "locks"]
+
+
+def test_a_line_for_each_epoch(content, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    trainer_of(content, "image", tmp_path / "image-1", epochs=8).fit()  # 9 pictures can be read: 3 batches
+    lines = [record.message for record in caplog.records if ", epoch " in record.message]
+    assert [line.partition(": loss ")[0] for line in lines] == [f"image encoder, epoch {epoch}" for epoch in range(1, 9)]
+
+
+def test_a_loss_that_is_no_number(content, tmp_path):
+    with pytest.raises(ValueError, match="text encoder, step 2: the loss is (nan|inf)"):
+        trainer_of(content, "text", tmp_path / "text-1", learning_rate=1e30).fit()
+    assert not (tmp_path / "text-1").exists()
 
 
 def test_steps(content, tmp_path):

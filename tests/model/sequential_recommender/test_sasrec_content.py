@@ -103,8 +103,11 @@ def test_training_does_not_see_the_targets(make_data, make, tmp_path):
 def test_an_end_to_end_step_trains_the_encoders(make_data, make):
     make_data(items=True, images=True)
     _, prepared, model = make(item_encoding="end_to_end", end_to_end_items=6)
-    groups = model.parameter_groups({"encoder_learning_rate": 1e-4})
-    assert groups[1]["lr"] == 1e-4 and sum(len(group["params"]) for group in groups) == sum(value.requires_grad for value in model.parameters())
+    rates = {"learning_rate": 1e-3, "encoder_learning_rate": 1e-4}
+    groups = model.parameter_groups(rates)
+    (theirs,) = (group["params"] for group in groups if group["lr"] == 1e-4)
+    assert {id(value) for value in theirs} == {id(value) for value in model.encoders.parameters() if value.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == sum(value.requires_grad for value in model.parameters())
     model.train()
     before = [table.clone() for table in model.item_embedding.tables]
     model.calculate_loss(next(iter(prepared.loaders[0]))).backward()
@@ -112,7 +115,7 @@ def test_an_end_to_end_step_trains_the_encoders(make_data, make):
     assert graded == {"0", "1"}
     assert 0 < (model.item_embedding.tables[0] != before[0]).any(1).sum() <= 6  # dropout changed what was encoded anew, and nothing else
     _, _, cached = make()
-    assert not cached.encoders and len(cached.parameter_groups({})) == 1
+    assert not cached.encoders and len(cached.parameter_groups(rates)) == 1
 
 
 def test_end_to_end_resumes_exactly(make_data, run, tmp_path, monkeypatch):
@@ -162,7 +165,7 @@ def test_items_without_a_picture_and_data_without_any(make_data, run):
     for picture in (data / "images").iterdir():
         picture.write_bytes(b"no picture")
     code, result, text = run()
-    assert code == 0 and "image_encoder" not in result["seconds"] and "without pictures" in text
+    assert code == 0 and "image_encoder" not in result["seconds"] and "the items are read without images" in text
     code, _, text = run(item_modalities="[image]")
     assert code == 2 and "item_modalities=['image']: no item of tiny has any that can be read" in text
 

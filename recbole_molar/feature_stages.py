@@ -42,6 +42,8 @@ def build(config, prepared, content, accelerator, folder, train_id_model=None):
     chosen = modalities(config, content)
     for modality in set(as_list(config["item_modalities"])) - set(chosen):
         getLogger().warning("no item has %s that can be read; the items are read without %ss", "text" if modality == "text" else "a picture", modality)
+    named = ", ".join(f"{ENCODERS[modality].key}={config[ENCODERS[modality].key]}" for modality in chosen)
+    getLogger().info("items are read by %s; item_encoding=%s", named, config["item_encoding"])
     encoders = [build_encoder(config, content.only(modality), modality, accelerator, folder) for modality in chosen]
     maker = ItemEmbedding(Path(config["output_dir"]) / "cache")
     with folder.stage("item_features", "one pass of each encoder over the items that are not in the cache"):

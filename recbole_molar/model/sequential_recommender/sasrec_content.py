@@ -34,6 +34,7 @@ class SASRecContent(SASRec):
             tables, self.hidden_size, config["item_adapter"], config["item_adapter_size"], config["item_dropout"], config["item_standardize"],
             saved=bool(encoders),
         )
+        self.item_embedding.apply(self._init_weights)  # as small as SASRec's own: with torch's weights the first scores are too far apart
         self.end_to_end_items, self.supports_autocast = config["end_to_end_items"], bool(encoders)
 
     def calculate_loss(self, interaction):

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from recbole_molar.device import return_freed_memory
@@ -34,8 +35,12 @@ class MaskedTrainer:
 
     @property
     def is_finished(self):
-        """True where the folder holds an encoder: it is put there whole."""
-        return self.folder.is_dir()
+        """True where the folder holds an encoder. It was put there whole; one that was cut since is trained anew."""
+        try:
+            with safe_open(self.folder / "model.safetensors", "pt"):
+                return (self.folder / "config.json").is_file()
+        except (OSError, SafetensorError):
+            return False
 
     def fit(self):
         """Train it, or leave the finished one as it is.
@@ -62,6 +67,7 @@ class MaskedTrainer:
         temporary = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}")
         try:
             encoder.save(temporary)
+            shutil.rmtree(self.folder, ignore_errors=True)  # what is left of one that was cut
             temporary.rename(self.folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

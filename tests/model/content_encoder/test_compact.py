@@ -78,6 +78,14 @@ def test_a_line_for_each_epoch(content, tmp_path, caplog):
     assert [line.partition(": loss ")[0] for line in lines] == [f"image encoder, epoch {epoch}" for epoch in range(1, 9)]
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_one_is_made_anew(content, tmp_path, name):
+    trainer, file = trainer_of(content, "text", tmp_path / "text-1", epochs=1), tmp_path / "text-1" / name
+    whole = trainer.fit() and file.read_bytes()
+    file.write_bytes(whole[:-9]) if name.startswith("model") else file.unlink()
+    assert not trainer.fit()["reused"] and file.read_bytes() == whole and trainer.fit()["reused"]
+
+
 def test_a_loss_that_is_no_number(content, tmp_path):
     with pytest.raises(ValueError, match="text encoder, step 2: the loss is (nan|inf)"):
         trainer_of(content, "text", tmp_path / "text-1", learning_rate=1e30).fit()

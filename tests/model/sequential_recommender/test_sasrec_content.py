@@ -155,6 +155,9 @@ def test_saved_encoders_by_the_whole_command(make_data, run, tmp_path):
     bert, vit = save_bert(tmp_path / "bert", toy_content(tmp_path / "toy")), save_vit(tmp_path / "vit")
     code, result, text = run(text_encoder=bert, image_encoder=vit, epochs=2)
     assert code == 0 and result["epochs_run"] == 2 and f"text_encoder={bert}: 16 dimensions" in text and f"image_encoder={vit}: 16 dimensions" in text
+    cached = result["parameters"]
+    code, result, text = run(text_encoder=bert, image_encoder=vit, epochs=1, item_encoding="end_to_end", end_to_end_items=4)
+    assert code == 0 and result["parameters"] > 2 * cached and "item_encoding=end_to_end" in text
 
 
 def test_items_without_a_picture_and_data_without_any(make_data, run):
@@ -207,5 +210,8 @@ def test_doctor(make_data, flags, command_line, capsys):
     assert main(["doctor", *given]) == 0
     stages = json.loads(open(capsys.readouterr().out.strip().splitlines()[-1]).read())["estimate"]["stages"]
     assert all("reused" in stages[name]["about"] for name in ("text_encoder", "image_encoder", "item_features"))
+    assert main(["doctor", *given, "--item_encoding=end_to_end"]) == 0
+    report = json.loads(open(capsys.readouterr().out.strip().splitlines()[-1]).read())["estimate"]
+    assert report["parameters"] > 10_000 and "seconds" in report["stages"]["item_features"] and not report["stages"]["item_features"].get("skipped")
     assert main(["doctor", *given, "--text_encoder=nobody/nothing-at-all"]) == 0
     assert "not on this machine" in capsys.readouterr().out

@@ -168,6 +168,7 @@ class Properties(TransformerKeys):
     text_max_tokens: Annotated[int, Field(ge=3)] = None
     encode_batch_size: Count = None
     encoder_learning_rate: NotNegative = None
+    feature_scaling: Literal["none", "standardize", "whiten"] = None
     encoder_hidden_size: Count = None
     encoder_layers: Count = None
     encoder_heads: Count = None

@@ -39,7 +39,7 @@ def test_the_papers_setting_leaves_the_rows_of_other_models_runnable():
         recipe = read_yaml(config_file_list([f"recipe/row/sasrec-content-{modalities}.yaml"])[0])
         config, taken = known_config({**recipe, "dataset": "ml-1m"}, paper, {})
         assert config["item_modalities"] == modalities.split("-") and "mirm_backbone" not in taken
-        assert config["item_adapter"] == "mlp" and config["item_standardize"] and config["item_encoding"] == "end_to_end"
+        assert config["item_adapter"] == "mlp" and "item_standardize" not in taken and config["item_encoding"] == "end_to_end"
 
 
 def test_every_recipe_of_a_row_stands_in_a_table():

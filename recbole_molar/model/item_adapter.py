@@ -6,23 +6,20 @@ from torch import nn
 from recbole_molar.property_error import bad_value
 
 
-def standardize(table, known=None):
+def standardize(table):
     """Zero mean and unit variance in each dimension over the items; row 0 (padding) stays zero.
 
     LLM states share one large direction, which makes all cosines alike; its removal costs nothing.
 
     Args:
         table (Tensor): [n_items, D].
-        known (Tensor, optional): bool [n_items], the items that have features, at least one; the others get zeros, the mean. None: all.
 
     Returns:
         Tensor: [n_items, D].
     """
-    items = table[1:] if known is None else table[known]
+    items = table[1:]
     scaled = (items - items.mean(0)) / items.std(0, unbiased=False).clamp_min(1e-6)
-    if known is None:
-        return torch.cat([torch.zeros_like(table[:1]), scaled])
-    return torch.zeros_like(table).index_put((known.nonzero()[:, 0],), scaled)
+    return torch.cat([torch.zeros_like(table[:1]), scaled])
 
 
 class ItemAdapter(nn.Module):

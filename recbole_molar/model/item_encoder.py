@@ -78,16 +78,16 @@ def some_items(parts, most):
     return wanted[torch.randperm(len(wanted), device=wanted.device)[:most]] if len(wanted) > most else wanted
 
 
-def encoded_anew(encoder, table, items):
+def encoded_anew(encode, table, items):
     """A table with the rows of some items encoded with gradients; the table itself is brought up to date in place.
 
     Args:
-        encoder (ItemEncoder); table (Tensor): [n_items, D]; items (Tensor): internal ids, each once, [U].
+        encode (callable): items -> [U, D]. table (Tensor): [n_items, D]; items (Tensor): internal ids, each once, [U].
 
     Returns:
         Tensor: [n_items, D].
     """
-    fresh = encoder.encode_items(items).float()  # [U, D]
+    fresh = encode(items).float()  # [U, D]
     with torch.no_grad():
         table[items] = fresh
     return table.clone().index_put((items,), fresh)

@@ -132,6 +132,8 @@ def scatter(points, x_label, y_label, log_x=False):
         parts.append(tag("circle", cx=x(at), cy=y(value), r=7, class_=f"dot {_colour(colour)}", data_tip=tip))
         left, middle = _free_place(x(at), y(value), 7.2 * len(_cut(name)), taken)
         side = {"x": x(at) + 12, "text_anchor": "start"} if left > x(at) else {"x": x(at) - 12, "text_anchor": "end"}  # widths are guesses: stay near
+        if abs(middle - y(value)) > 12:  # no room beside the dot
+            parts.insert(1, tag("line", x1=x(at), y1=y(value), x2=side["x"], y2=middle, class_="leader"))
         parts.append(tag("text", _cut(name), y=middle, class_="name", dominant_baseline="central", **side))
     return _svg(parts, f"{y_label} against {x_label}")
 

@@ -132,7 +132,7 @@ class Molar(SequentialRecommender):
     def _fresh_table(self, item_seq, targets, negatives):
         """MIRM's table with the batch's own items encoded anew, with gradients; each item once, `end_to_end_items` at most."""
         items = some_items((item_seq, targets, negatives), self.end_to_end_items)
-        return encoded_anew(self.mirm, self.mirm_table, items)
+        return encoded_anew(self.mirm.encode_items, self.mirm_table, items)
 
     # ---------------------------------------------------- hooks of the trainer
 
@@ -157,8 +157,8 @@ class Molar(SequentialRecommender):
             self._eval_table = self.item_embeddings()
 
     def train(self, mode=True):
-        """Training makes the table of the last evaluation stale."""
-        self._eval_table = None
+        """Training makes the table of the last evaluation stale; RecBole's repeated eval() does not."""
+        self._eval_table = None if mode else self._eval_table
         return super().train(mode)
 
     def parameter_groups(self, config):

@@ -31,7 +31,7 @@ class SASRecContent(SASRec):
         tables = [torch.randn(self.n_items, 8)] if tables is None else tables
         self.encoders = torch.nn.ModuleList(encoders or [])
         self.item_embedding = ContentEmbedding(
-            tables, self.hidden_size, config["item_adapter"], config["item_adapter_size"], config["item_dropout"], config["item_standardize"],
+            tables, self.hidden_size, config["item_adapter"], config["item_adapter_size"], config["item_dropout"], config["feature_scaling"],
             saved=bool(encoders),
         )
         self.item_embedding.apply(self._init_weights)  # as small as SASRec's own: with torch's weights the first scores are too far apart
@@ -50,7 +50,10 @@ class SASRecContent(SASRec):
         """The tables with the batch's own items encoded anew, with gradients; `end_to_end_items` of them at most."""
         read = [self.ITEM_SEQ, self.POS_ITEM_ID] + [self.NEG_ITEM_ID] * (self.loss_type == "BPR")
         items = some_items([interaction[name] for name in read], self.end_to_end_items)
-        return [encoded_anew(encoder, table, items) for encoder, table in zip(self.encoders, self.item_embedding.tables)]
+        return [
+            encoded_anew(lambda items, place=place: self.item_embedding.scaled(place, self.encoders[place].encode_items(items)), table, items)
+            for place, table in enumerate(self.item_embedding.tables)
+        ]
 
     # ---------------------------------------------------- hooks of the trainer
 
@@ -62,8 +65,9 @@ class SASRecContent(SASRec):
 
     def refill(self, accelerator):
         """Encode all items anew, with encoders that are trained."""
-        for encoder, table in zip(self.encoders, self.item_embedding.tables):
-            table.copy_(ItemEmbedding().fill(encoder, accelerator, encoder.encode_batch_size))
+        for place, encoder in enumerate(self.encoders):
+            rows = ItemEmbedding().fill(encoder, accelerator, encoder.encode_batch_size).to(self.device)
+            self.item_embedding.tables[place].copy_(self.item_embedding.scaled(place, rows))
 
     def parameter_groups(self, config):
         """Encoders learn at a rate of their own, `encoder_learning_rate`."""

@@ -12,6 +12,7 @@ from recbole_molar.device import make_accelerator
 from recbole_molar.quick_start import make_id_config, prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
 from recbole_molar.stages import build
+from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 from recbole.utils import init_seed
 
 SMALL = {
@@ -122,6 +123,20 @@ def test_scores_are_user_times_table(make_molar):
     assert scores.shape == (len(batch["user_id"]), model.n_items) and scores.dtype == torch.float32
     torch.testing.assert_close(scores, user @ table.T)
     torch.testing.assert_close(model.predict(batch), scores[torch.arange(len(scores)), batch["item_id"]])
+
+
+def test_an_evaluation_computes_the_item_embeddings_once(make_molar, tmp_path):
+    model, loader, config, accelerator = make_molar(align_weight=0, eval_batch_size=2)
+    trainer = SequentialTrainer(config, model, accelerator, tmp_path)
+    calls = []
+    model.item_adapter.register_forward_hook(lambda *_: calls.append(1))
+    test_data = prepare(config).loaders[2]
+    trainer.evaluate(test_data, load_best_model=False)
+    trainer.latency(test_data)
+    assert len(test_data) > 1 and len(calls) == 1
+    model.train()
+    trainer.evaluate(test_data, load_best_model=False)
+    assert len(calls) == 2  # training has changed it
 
 
 def test_end_to_end_trains_mirm_and_cached_does_not(make_molar):

@@ -55,7 +55,7 @@ def run(capsys, flags, command_line):
 def test_three_forms(make_data, make, modalities, width):
     make_data(items=True, images=True)
     _, prepared, model = make(item_modalities=modalities)
-    assert model.item_embedding.features().shape == (31, width) and prepared.note == "all positions of a history in one pass"
+    assert torch.cat(model.item_embedding.tables, 1).shape == (31, width) and prepared.note == "all positions of a history in one pass"
     assert not any("table" in name or "encoder." in name and "trm" not in name for name in model.state_dict())
     batch = next(iter(prepared.loaders[2]))[0]
     model.eval()
@@ -98,6 +98,29 @@ def test_training_does_not_see_the_targets(make_data, make, tmp_path):
     assert one != other and first.best_valid_result != second.best_valid_result
     for (name, left), right in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
         assert torch.equal(left, right), name
+
+
+def test_an_evaluation_computes_the_item_embeddings_once(make_data, make, tmp_path):
+    make_data(items=True)
+    config, prepared, model = make(eval_batch_size=2)
+    trainer, calls = SequentialTrainer(config, model, make_accelerator("fp32", use_cpu=True), tmp_path), []
+    model.item_embedding.adapter.register_forward_hook(lambda *_: calls.append(1))
+    for _ in range(2):
+        model.train()
+        trainer.evaluate(prepared.loaders[2], load_best_model=False)
+    assert len(prepared.loaders[2]) > 1 and len(calls) == 2
+
+
+def test_a_refill_brings_every_row_up_to_date(make_data, make, tmp_path):
+    make_data(items=True, images=True)
+    _, _, model = make(item_encoding="end_to_end")
+    before = [table.clone() for table in model.item_embedding.tables]
+    model.refill(make_accelerator("fp32", use_cpu=True))
+    for table, old in zip(model.item_embedding.tables, before):
+        torch.testing.assert_close(table, old, rtol=1e-3, atol=1e-3)  # the encoders are as they were
+        table.zero_()
+    model.refill(make_accelerator("fp32", use_cpu=True))
+    assert all(table[1:].any(1).all() for table in model.item_embedding.tables)
 
 
 def test_an_end_to_end_step_trains_the_encoders(make_data, make):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from saved_encoders import save_bert, save_vit
+from test_end_to_end import write_cycle
 from test_leak import changed_targets
 from tiny_data import tiny_interactions
 
@@ -98,6 +99,17 @@ def test_training_does_not_see_the_targets(make_data, make, tmp_path):
     assert one != other and first.best_valid_result != second.best_valid_result
     for (name, left), right in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
         assert torch.equal(left, right), name
+
+
+@pytest.mark.parametrize("telling, silent", [("text", "image"), ("image", "text")])
+def test_finds_what_the_telling_modality_shows_and_nothing_without_it(tmp_path, run, telling, silent):
+    write_cycle(tmp_path / "cycle", telling)  # 16 of 128 items are right, so chance is 1/8
+    given = {
+        **{"dataset": "cycle", "data_path": str(tmp_path), "epochs": 8, "hidden_size": 32, "inner_size": 64, "topk": "[16]", "valid_metric": "Recall@16"},
+        **{"MAX_ITEM_LIST_LENGTH": 8, "learning_rate": 0.003, "train_batch_size": 64},
+    }
+    assert run(**given, item_modalities=f"[{telling}]")[1]["test_result"]["recall@16"] > 0.8
+    assert run(**given, item_modalities=f"[{silent}]")[1]["test_result"]["recall@16"] < 0.3
 
 
 def test_an_evaluation_computes_the_item_embeddings_once(make_data, make, tmp_path):

@@ -55,6 +55,12 @@ class SASRecContent(SASRec):
             for place, table in enumerate(self.item_embedding.tables)
         ]
 
+    def train(self, mode=True):
+        """Encoders draw no dropout: its noise would be encoded into the table, and whitening makes it larger."""
+        super().train(mode)
+        self.encoders.eval()
+        return self
+
     # ---------------------------------------------------- hooks of the trainer
 
     @torch.no_grad()

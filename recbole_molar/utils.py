@@ -5,7 +5,7 @@ import importlib
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import MASKED, HistoryDataset, HistoryDataLoader
 from recbole_molar.lookup import available, did_you_mean, find_class
-from recbole_molar.model.attention import fuse_attention
+from recbole_molar.model.fused_layers import fuse_layers
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 from recbole.data import get_dataloader
@@ -76,7 +76,7 @@ def make_model(model_class, config, dataset):
         ValueError: it cannot be made with these properties.
     """
     try:
-        return fuse_attention(model_class(config, dataset).to(config["device"]))
+        return fuse_layers(model_class(config, dataset).to(config["device"]))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:  # as torch and RecBole's models raise them
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise ValueError(f"{config['model']}: cannot be made with these properties ({reason}). Check its sizes, and that heads divide the width.") from error

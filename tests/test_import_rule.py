@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ["compat", "lookup", "property_error", "checkpoint", "command_line", "device", "lock", "run_folder"],
     1: ["data"],
-    2: ["model.backbone", "model.alignment", "model.loss", "model.all_positions", "model.attention", "model.item_adapter", "model.item_encoder",
-        "model.content_embedding"],
+    2: ["model.backbone", "model.alignment", "model.loss", "model.all_positions", "model.like_lengths", "model.fused_layers", "model.item_adapter",
+        "model.item_encoder", "model.content_embedding"],
     3: ["model.mirm", "model.content_encoder", "model.user_encoder", "model.id_model"],
     4: ["model.item_embedding", "model.finetune"],
     5: ["model.sequential_recommender"],

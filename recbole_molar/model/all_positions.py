@@ -8,6 +8,7 @@ the cross-entropy over its item table, which is then computed in blocks: :func:`
 
 import torch
 
+from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole_molar.model.loss import ce_loss
 
 
@@ -27,21 +28,26 @@ class AllPositions:
 
     def calculate_loss(self, interaction):
         """The model's own loss on all M positions of a batch of windows."""
-        batch, targets = trim_and_target(interaction, self)
         self.reads_all_positions = True
         try:
             if self.plain_cross_entropy:
-                return self._blocked_cross_entropy(batch, targets)
+                return self._blocked_cross_entropy(interaction)
+            batch, targets = trim_and_target(interaction, self)
             batch[self.POS_ITEM_ID] = targets
             batch[self.NEG_ITEM_ID] = sample_negatives(targets, self.n_items)
             return super().calculate_loss(batch)
         finally:
             self.reads_all_positions = False
 
-    def _blocked_cross_entropy(self, batch, targets):
-        user = self.forward(batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN])  # [M, H]
+    def _blocked_cross_entropy(self, interaction):
+        users, targets = [], []
+        for rows in parts_of_like_lengths(interaction[self.ITEM_SEQ_LEN]):
+            batch, wanted = trim_and_target(interaction[rows], self)
+            users.append(self.forward(batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]))  # [M', H]
+            targets.append(wanted)
+        user = torch.cat(users)  # [M, H]
         with torch.autocast(user.device.type, dtype=torch.bfloat16, enabled=self.low_precision_products):
-            return ce_loss(user, self.item_embedding.weight, targets, first=0)
+            return ce_loss(user, self.item_embedding.weight, torch.cat(targets), first=0)
 
 
 def trim_and_target(interaction, model):
@@ -53,14 +59,9 @@ def trim_and_target(interaction, model):
     Returns:
         tuple: the batch as a dict of tensors with lists cut to [B, L], and the targets [M] of its valid positions in row order.
     """
-    lengths = interaction[model.ITEM_SEQ_LEN]
-    longest = int(lengths.max())
-    full = interaction[model.ITEM_SEQ].size(1)
-    batch = {}
-    for name, value in interaction.interaction.items():
-        is_list = value.dim() > 1 and value.size(1) == full
-        batch[name] = value[:, :longest] if is_list else value
-    return batch, position_targets(batch[model.ITEM_SEQ], lengths, interaction[model.POS_ITEM_ID])[valid_positions(lengths, longest)]
+    batch = cut_to_longest(interaction, model.ITEM_SEQ_LEN, interaction[model.ITEM_SEQ].size(1)).interaction
+    lengths, item_seq = batch[model.ITEM_SEQ_LEN], batch[model.ITEM_SEQ]
+    return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[valid_positions(lengths, item_seq.size(1))]
 
 
 def position_targets(item_seq, item_seq_len, last_target):

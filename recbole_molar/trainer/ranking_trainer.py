@@ -10,6 +10,7 @@ import torch
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_atomic
 from recbole_molar.data.dataset import TARGET_INDEX
+from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score
 
@@ -24,6 +25,7 @@ class RankingTrainer(Trainer):
     ranks = None
     keep_top = 0  # items of each ranking to keep in `top`; none while training
     top = None
+    cuts_histories = None  # whether evaluation may cut them to their length; tried on the first batch
 
     def _valid_epoch(self, valid_data, show_progress=False):
         result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
@@ -45,9 +47,33 @@ class RankingTrainer(Trainer):
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty())
 
     def _full_sort_batch_eval(self, batched_data):
-        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
+        if self.cuts_histories is None:
+            self.cuts_histories = self._may_cut_histories(batched_data[0].to(self.device))
+        if self.cuts_histories:
+            interaction, _, positive_u, positive_i = batched_data
+            scores = self._scores_in_parts(interaction.to(self.device))
+            scores[:, 0] = -np.inf
+        else:
+            interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
         self._mask_and_rank(interaction[self.config["USER_ID_FIELD"]], interaction[TARGET_INDEX], scores, positive_u, positive_i)
         return interaction, scores, positive_u, positive_i
+
+    def _scores_in_parts(self, interaction):
+        """The model's scores of all items, [B, N], with histories of like lengths scored together and cut to the longest."""
+        lengths = interaction[self.model.ITEM_SEQ_LEN]
+        scores = torch.empty(len(lengths), self.tot_item_num, device=self.device)
+        for rows in parts_of_like_lengths(lengths):
+            part = cut_to_longest(interaction[rows], self.model.ITEM_SEQ_LEN, interaction[self.model.ITEM_SEQ].size(1))
+            scores[rows] = self.model.full_sort_predict(part).view(len(rows), -1).float()
+        return scores
+
+    def _may_cut_histories(self, interaction):
+        """Try whether a model gives the same scores for histories that are cut to their length; most do, a convolution over all L does not."""
+        try:
+            whole = self.model.full_sort_predict(interaction).view(len(interaction), -1)
+            return torch.allclose(self._scores_in_parts(interaction), whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+        except (AttributeError, TypeError, RuntimeError, IndexError, KeyError, ValueError):
+            return False  # scores one item at a time (NotImplementedError), or wants histories as they are
 
     def _neg_sample_batch_eval(self, batched_data):
         interaction, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)

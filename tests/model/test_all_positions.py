@@ -6,6 +6,7 @@ from tiny_data import tiny_interactions
 from tiny_run import make_model
 
 from recbole_molar.config import Config
+from recbole_molar.model import like_lengths
 from recbole_molar.model.all_positions import (
     AllPositions, allows_all_positions, is_plain_cross_entropy, position_targets, sample_negatives, valid_positions, with_all_positions,
 )
@@ -120,8 +121,9 @@ def test_which_losses_are_computed_in_blocks(make_data, flags, name, loss_type, 
 
 
 @pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
-def test_the_loss_in_blocks_and_its_gradients_are_recboles(make_data, flags, name):
+def test_the_loss_in_blocks_and_its_gradients_are_recboles(make_data, flags, monkeypatch, name):
     make_data()
+    monkeypatch.setitem(like_lengths.POSITIONS, "cpu", 8)  # several parts
     prepared, model = make_model(small(flags, name))
     model.eval()
     batch, found = next(iter(prepared.loaders[0])), []

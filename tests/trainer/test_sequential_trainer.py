@@ -11,6 +11,7 @@ from tiny_run import make_model, make_trainer
 
 from recbole_molar.checkpoint import load_tensors
 from recbole_molar.config import Config
+from recbole_molar.model import like_lengths
 from recbole_molar.trainer.sequential_trainer import BEST, CURVE, LAST
 
 
@@ -282,3 +283,15 @@ def test_sampled_candidates_have_ranks_too(make_data, flags, tmp_path, mode):
     assert len(rank) == len(prepared.loaders[2]._dataset) and rank.max() <= 6 and rank.unique().numel() > 2
     assert result["recall@1"] == pytest.approx((rank == 1).double().mean().item(), abs=1e-6)
     trainer.save_ranks(tmp_path / "ranks.npz", prepared.dataset)
+
+
+@pytest.mark.parametrize("model, cut", [("SASRec", True), ("GRU4Rec", True), ("BERT4Rec", True), ("FPMC", True), ("Caser", False)])
+def test_cut_histories_give_the_same_ranks(make_data, flags, tmp_path, monkeypatch, model, cut):
+    make_data()
+    monkeypatch.setitem(like_lengths.POSITIONS, "cpu", 8)  # several parts in each batch
+    prepared, trainer = make_trainer(Config(config_dict=flags(model=model)), tmp_path)
+    found = trainer.evaluate(prepared.loaders[2], load_best_model=False)
+    ranks = torch.cat(trainer.ranks)
+    assert trainer.cuts_histories is cut
+    trainer.cuts_histories = False
+    assert trainer.evaluate(prepared.loaders[2], load_best_model=False) == found and torch.equal(torch.cat(trainer.ranks), ranks)

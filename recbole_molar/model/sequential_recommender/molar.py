@@ -13,6 +13,7 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.lookup import find_class
 from recbole_molar.model.alignment import alignment_loss
 from recbole_molar.model.all_positions import sample_negatives, trim_and_target, valid_positions
+from recbole_molar.model.like_lengths import parts_of_like_lengths
 from recbole_molar.model.item_adapter import ItemAdapter, standardize
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.item_encoder import encoded_anew, some_items
@@ -20,7 +21,6 @@ from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
-EVAL_ROWS = 32  # histories that are encoded together in evaluation
 
 
 class Molar(SequentialRecommender):
@@ -90,12 +90,26 @@ class Molar(SequentialRecommender):
         item_seq, item_seq_len = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
         negatives = self._draw_negatives(targets)
         table = None if self.mirm is None else self.item_embeddings(self._fresh_table(item_seq, targets, negatives))
-        user, table = self.forward(item_seq, item_seq_len, table)
-        rec = self._next_item_loss(user[valid_positions(item_seq_len, item_seq.size(1))], table, targets, negatives)
+        user, content_user, table = self._user_embeddings(item_seq, item_seq_len, table)
+        rec = self._next_item_loss(user, table, targets, negatives)
         if self.id_model is None:
             return (rec,)
-        content_user = user[torch.arange(len(user), device=user.device), item_seq_len - 1]  # [B, D]
         return (rec, self.align_weight * self._post_alignment(interaction, content_user), *self._id_loss(interaction))
+
+    def _user_embeddings(self, item_seq, item_seq_len, table):
+        """E_con at all M valid positions in row order, [M, D], at the last one of each row, [B, D], and the item embeddings."""
+        table = self.item_embeddings() if table is None else table
+        valid = valid_positions(item_seq_len, item_seq.size(1))  # [B, L]
+        place = valid.flatten().cumsum(0).view(valid.shape) - 1  # of each position among the valid ones
+        users, places = [], []
+        for rows in parts_of_like_lengths(item_seq_len):
+            lengths = item_seq_len[rows]
+            longest = int(lengths.max())
+            user, _ = self.forward(item_seq[rows, :longest], lengths, table)
+            users.append(user[valid[rows, :longest]])
+            places.append(place[rows, :longest][valid[rows, :longest]])
+        user = torch.cat(users)[torch.cat(places).argsort()]  # [M, D]
+        return user, user[item_seq_len.cumsum(0) - 1], table
 
     # ----------------------------------------------------------------- losses
 
@@ -192,7 +206,7 @@ class Molar(SequentialRecommender):
         item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         user = table.new_empty(len(item_seq), table.size(1))
         with torch.autocast(self.device.type, enabled=False):
-            for rows in item_seq_len.argsort().split(EVAL_ROWS):  # of like lengths: little padding
+            for rows in parts_of_like_lengths(item_seq_len):
                 lengths = item_seq_len[rows]
                 user[rows] = self.user_encoder.last(table[item_seq[rows, : int(lengths.max())]], lengths)
         return user, table

@@ -9,6 +9,7 @@ import torch
 from recbole_molar.__main__ import main
 from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
+from recbole_molar.model import like_lengths
 from recbole_molar.quick_start import make_id_config, prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
 from recbole_molar.stages import build
@@ -123,6 +124,22 @@ def test_scores_are_user_times_table(make_molar):
     assert scores.shape == (len(batch["user_id"]), model.n_items) and scores.dtype == torch.float32
     torch.testing.assert_close(scores, user @ table.T)
     torch.testing.assert_close(model.predict(batch), scores[torch.arange(len(scores)), batch["item_id"]])
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_parts_of_like_lengths_change_nothing(make_molar, monkeypatch, place):
+    model, loader, *_ = make_molar(dueg_user_token=place)
+    batch = first_batch(loader)
+    assert len(set(batch["item_length"].tolist())) > 1
+    found = []
+    for most in (10_000, 8):
+        monkeypatch.setitem(like_lengths.POSITIONS, "cpu", most)
+        model.zero_grad()
+        losses = model.calculate_loss(batch)
+        sum(losses).backward()
+        found.append([*losses, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)])
+    for left, right in zip(*found, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-6)
 
 
 def test_an_evaluation_computes_the_item_embeddings_once(make_molar, tmp_path):

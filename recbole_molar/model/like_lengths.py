@@ -1,0 +1,38 @@
+"""Histories of like lengths together, each part cut to its longest: little padding, and on a CPU tensors that stay in its caches."""
+
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole.data.interaction import Interaction
+
+POSITIONS = {"cpu": 4096}  # of a part, with its padding (measured: tests/benchmarks/like_lengths.py)
+POSITIONS_ELSEWHERE = 65536
+
+
+def parts_of_like_lengths(lengths):
+    """Split rows.
+
+    Args:
+        lengths (Tensor): of the histories, [B].
+
+    Returns:
+        list of Tensor: rows of each part, in order of length; each row once.
+    """
+    most = POSITIONS.get(lengths.device.type, POSITIONS_ELSEWHERE)
+    order = lengths.argsort(stable=True)
+    ends, start = [], 0
+    for end, length in enumerate(lengths[order].tolist()):
+        if end > start and (end + 1 - start) * length > most:
+            ends.append(end)
+            start = end
+    return list(order.tensor_split(ends))
+
+
+def cut_to_longest(interaction, lengths_field, full):
+    """A batch with its lists [B, full] cut to the longest history.
+
+    Returns:
+        Interaction: a new one.
+    """
+    longest = int(interaction[lengths_field].max())
+    columns = interaction.interaction.items()
+    return Interaction({name: value[:, :longest] if value.dim() > 1 and value.size(1) == full else value for name, value in columns})

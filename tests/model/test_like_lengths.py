@@ -1,0 +1,24 @@
+"""Histories of like lengths: each row once, parts bounded, lists cut and nothing else."""
+
+import pytest
+import torch
+from recbole.data.interaction import Interaction
+
+from recbole_molar.model import like_lengths
+from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
+
+
+@pytest.mark.parametrize("most, n_parts", [(1, 5), (9, 3), (100, 2), (250, 1)])
+def test_each_row_once_in_order_of_length(monkeypatch, most, n_parts):
+    monkeypatch.setitem(like_lengths.POSITIONS, "cpu", most)
+    lengths = torch.tensor([3, 50, 1, 3, 2])
+    parts = parts_of_like_lengths(lengths)
+    assert torch.cat(parts).tolist() == [2, 4, 0, 3, 1] and len(parts) == n_parts
+    assert all(len(rows) == 1 or len(rows) * int(lengths[rows].max()) <= most for rows in parts)
+
+
+def test_only_lists_are_cut():
+    batch = Interaction({"seq": torch.arange(10).view(2, 5), "length": torch.tensor([2, 3]), "pair": torch.zeros(2, 2), "user": torch.tensor([7, 8])})
+    cut = cut_to_longest(batch, "length", 5)
+    assert cut["seq"].tolist() == [[0, 1, 2], [5, 6, 7]] and cut["pair"].shape == (2, 2) and cut["user"].tolist() == [7, 8]
+    assert batch["seq"].shape == (2, 5)

@@ -27,8 +27,8 @@ EXTRA_KEYS = {
 CODE_KEYS = ("model", "user_encoder", "id_model", "mirm_finetune_tasks")  # a dotted path there is imported
 # What a data set's own dataset.yaml may not say, since it may come from anybody: what is imported, what else is read or written, who is told.
 NOT_OF_A_DATA_SET = {
-    *CODE_KEYS, "mirm_backbone", "mirm_weights", "id_weights", "dataset", "data_path", "output_dir", "checkpoint_dir", "resume", "config_files",
-    "config_file", "log_wandb", "wandb_project", "preload_weight", "additional_feat_suffix", "benchmark_filename", "debug",
+    *CODE_KEYS, "mirm_backbone", "mirm_weights", "text_encoder", "image_encoder", "id_weights", "dataset", "data_path", "output_dir", "checkpoint_dir",
+    "resume", "config_files", "config_file", "log_wandb", "wandb_project", "preload_weight", "additional_feat_suffix", "benchmark_filename", "debug",
 }
 
 

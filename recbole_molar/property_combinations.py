@@ -89,4 +89,12 @@ def compact_is_a_model(one):
         raise PropertyError("user_encoder_heads", text, ["compact_hidden_size"])
 
 
-ALL = (metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, compact_is_a_model)
+def compact_encoders_are_models(one):
+    """Heads divide the width of the compact encoders, patches the side of a picture."""
+    for key, by in (("encoder_hidden_size", "encoder_heads"), ("encoder_image_side", "encoder_patch")):
+        value, divisor = getattr(one, key), getattr(one, by)
+        if value and divisor and value % divisor:
+            raise PropertyError(key, f"{key}={value}: must be a multiple of {by}={divisor}.", [by])
+
+
+ALL = (metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, compact_is_a_model, compact_encoders_are_models)

@@ -161,6 +161,21 @@ class Properties(TransformerKeys):
     score_temperature: Temperature = None
     mirm_learning_rate: NotNegative = None
     gradient_checkpointing: bool = None
+    # model/SASRecContent.yaml
+    text_encoder: Word = None
+    image_encoder: Word = None
+    encoder_pooling: Literal["mean", "first"] = None
+    text_max_tokens: Annotated[int, Field(ge=3)] = None
+    encode_batch_size: Count = None
+    encoder_learning_rate: NotNegative = None
+    feature_scaling: Literal["none", "standardize", "whiten"] = None
+    encoder_hidden_size: Count = None
+    encoder_layers: Count = None
+    encoder_heads: Count = None
+    encoder_vocab_size: Annotated[int, Field(ge=300)] = None
+    encoder_image_side: Side = None
+    encoder_patch: Count = None
+    encoder_epochs: Whole = None
     # backbone/compact.yaml
     compact_hidden_size: Count = None
     compact_num_layers: Count = None

@@ -1,6 +1,7 @@
 """The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
 
 import hashlib
+import importlib
 import json
 import time
 import warnings
@@ -150,26 +151,34 @@ def prepare(config):
     return Prepared(dataset, data_preparation(config, dataset), model_class, f"one row for each prefix, as RecBole ({reason})")
 
 
+def stages_of(model_class):
+    """The module of the stages before a model that reads item content; None for others.
+
+    Such a model class names it by its attribute `stages`. It has `check_parts(config)`, `read_item_content(config, dataset)` and
+    `build(config, prepared, content, accelerator, folder, train_id_model)`, which gives the model.
+    """
+    name = getattr(model_class, "stages", None)
+    return name and importlib.import_module(name)  # transformers takes seconds to import: baselines do without
+
+
 def read_content(config, dataset):
     """Texts and pictures of the items, for models that read them; None for others."""
-    if "mirm_backbone" not in config:
+    stages = stages_of(config.model_class)
+    if stages is None:
         return None
-    from recbole_molar.stages import check_parts, read_item_content  # transformers takes seconds to import: baselines do without
-
-    check_parts(config)
-    if config["align_weight"] and not config["id_weights"]:
+    stages.check_parts(config)
+    if "id_model" in config and config["align_weight"] and not config["id_weights"]:
         make_id_config(config)  # for its errors: it is needed after stage 1 only
-    return read_item_content(config, dataset)
+    return stages.read_item_content(config, dataset)
 
 
 def build_model(config, prepared, content, accelerator, folder):
-    """The model of the run; Molar's earlier stages run here, or are read from the cache."""
-    if content is None:
+    """The model of the run; the earlier stages of one that reads item content run here, or are read from the cache."""
+    stages = stages_of(config.model_class)
+    if stages is None:
         init_seed(config["seed"], config["reproducibility"])
         return make_model(prepared.model_class, config, prepared.loaders[0]._dataset)
-    from recbole_molar.stages import build_molar
-
-    return build_molar(config, prepared, content, accelerator, folder, train_id_model)
+    return stages.build(config, prepared, content, accelerator, folder, train_id_model)
 
 
 def train_id_model(config, accelerator, folder, split_hash):
@@ -274,7 +283,7 @@ def announce(config, prepared, content, folder):
     if content is not None:
         log("item content: %s", ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in content.report().items()))
         if not content.has_images:
-            log("no picture is read: MIRM sees text only")
+            log("no picture is read: text only")
 
 
 def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage, validated=None):

@@ -27,11 +27,11 @@ def read_item_content(config, dataset):
     """
     folder = Path(config["data_path"])
     item_file = folder / f"{config['dataset']}.item"
-    modalities, image_dir = _as_list(config["item_modalities"]), folder / str(config["item_image_dir"])
+    modalities, image_dir = as_list(config["item_modalities"]), folder / str(config["item_image_dir"])
     if "image" in modalities and "text" in modalities and not image_dir.is_dir():
         getLogger().warning("%s: no such folder; the items are read without pictures (item_modalities=[text])", image_dir)
         modalities.remove("image")
-    text_fields, description = _as_list(config["item_text_fields"]), config["item_description_field"]
+    text_fields, description = as_list(config["item_text_fields"]), config["item_description_field"]
     if "text" in modalities and (not text_fields or description is None):
         columns = text_columns(item_file, config)
         text_fields = text_fields or columns
@@ -46,13 +46,13 @@ def read_item_content(config, dataset):
 def text_columns(item_file, config):
     """Names of the text columns of an `.item` file."""
     if not item_file.is_file():
-        raise ValueError(f"{item_file}: missing. Molar reads the items' text there; put it there, or set item_modalities=[image].")
+        raise ValueError(f"{item_file}: missing. The items' text is read there; put it there, or set item_modalities=[image].")
     header = read_header(item_file, config["field_separator"])
     columns = [name.split(":")[0] for name in header if not name.endswith((":float", ":float_seq"))]
     return [name for name in columns if name != config["ITEM_ID_FIELD"]]
 
 
-def build_molar(config, prepared, content, accelerator, folder, train_id_model):
+def build(config, prepared, content, accelerator, folder, train_id_model):
     """Run the stages before the recommender, each or its cached result, and put the recommender together.
 
     Args:
@@ -152,7 +152,7 @@ def finetune_mirm(config, mirm, dataset, accelerator, folder):
 
 def finetune_trainer(config, mirm, dataset, accelerator, folder):
     """Stage 1 as the config describes it; `folder` (Path) holds its checkpoint."""
-    tasks = make_tasks(_as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
+    tasks = make_tasks(as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
     return MIRMFinetuneTrainer(
         mirm, tasks, accelerator, dataset.train_histories(), folder, cache_dir=Path(config["output_dir"]) / "cache",
         samples=config["mirm_finetune_samples"], epochs=config["mirm_finetune_epochs"], batch_size=config["mirm_finetune_batch_size"],
@@ -162,8 +162,15 @@ def finetune_trainer(config, mirm, dataset, accelerator, folder):
     )
 
 
-def _as_list(value):
+def as_list(value):
+    """A property of one or several values as a list."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def refuse_content_model(config):
+    """Raise PropertyError where the ID model reads item content: it is made from IDs alone."""
+    if hasattr(config.id_model_class, "stages"):
+        raise bad_value("id_model", config["id_model"], "reads item content itself. Take a model of IDs, such as SASRec.")
 
 
 def check_parts(config):
@@ -172,10 +179,11 @@ def check_parts(config):
     Raises:
         PropertyError: a fine-tuning task, user encoder or weights file that does not exist; no such modality; 4 bits that cannot be had.
     """
-    check_modalities(_as_list(config["item_modalities"]))
+    check_modalities(as_list(config["item_modalities"]))
+    refuse_content_model(config)
     check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, is_built_here(config["mirm_backbone"]))
     weights_file(config["mirm_weights"])
-    make_tasks(_as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
+    make_tasks(as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
     encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
     if not (isinstance(encoder, type) and issubclass(encoder, UserEncoder)):
         raise bad_value("user_encoder", config["user_encoder"], "is no subclass of recbole_molar.model.user_encoder.base.UserEncoder.")

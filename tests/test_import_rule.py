@@ -9,12 +9,13 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ["compat", "lookup", "property_error", "checkpoint", "command_line", "device", "lock", "run_folder"],
     1: ["data"],
-    2: ["model.backbone", "model.alignment", "model.loss", "model.all_positions", "model.like_lengths", "model.fused_layers", "model.item_adapter"],
-    3: ["model.mirm", "model.user_encoder", "model.id_model"],
+    2: ["model.backbone", "model.alignment", "model.loss", "model.all_positions", "model.like_lengths", "model.fused_layers", "model.item_adapter",
+        "model.item_encoder", "model.content_embedding"],
+    3: ["model.mirm", "model.content_encoder", "model.user_encoder", "model.id_model"],
     4: ["model.item_embedding", "model.finetune"],
     5: ["model.sequential_recommender"],
     6: ["trainer"],
-    7: ["config", "property_schema", "property_combinations", "property_values", "utils", "stages"],
+    7: ["config", "property_schema", "property_combinations", "property_values", "utils", "stages", "feature_stages"],
     8: ["quick_start", "__main__", "doctor", "compare", "tune", "paper_table", "show_config"],  # doctor and what follows: commands, which use quick_start
 }
 SHARED_FLOORS = {0, 1, 2, 7, 8}  # elsewhere a module imports only its own kind and lower floors

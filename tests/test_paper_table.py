@@ -8,6 +8,7 @@ import pytest
 
 from recbole_molar.__main__ import main
 from recbole_molar.command_line import config_file_list, read_yaml
+from recbole_molar.compare.runs import known_config
 from recbole_molar.config import Config
 from recbole_molar.paper_table import chosen_rows, layout, paper_data_set, read_table, table_names
 
@@ -30,6 +31,15 @@ def test_each_row_is_a_recipe_and_each_figure_a_figure(name):
             configs[label] = Config(dataset="ml-1m", config_file_list=config_file_list([row["recipe"]])).as_yaml()
     assert len({json.dumps(config, sort_keys=True) for config in configs.values()}) == len(configs)  # no two rows are the same run
     assert set(table["columns"]) <= {"ndcg@10", "ndcg@20", "recall@10", "recall@20"}
+
+
+def test_the_papers_setting_leaves_the_rows_of_other_models_runnable():
+    paper = {key: value for key, value in read_yaml(config_file_list(["recipe/paper.yaml"])[0]).items() if key != "model"}
+    for modalities in ("text", "image", "text-image"):
+        recipe = read_yaml(config_file_list([f"recipe/row/sasrec-content-{modalities}.yaml"])[0])
+        config, taken = known_config({**recipe, "dataset": "ml-1m"}, paper, {})
+        assert config["item_modalities"] == modalities.split("-") and "mirm_backbone" not in taken
+        assert config["item_adapter"] == "mlp" and "item_standardize" not in taken and config["item_encoding"] == "end_to_end"
 
 
 def test_every_recipe_of_a_row_stands_in_a_table():

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -99,6 +99,12 @@ class ItemContent:
     def has_images(self):
         """True where at least one item has an image file."""
         return any(item.image_path for item in self.items)
+
+    def only(self, modality):
+        """The same items with `text` or `image` alone, for an encoder that reads nothing else: a change in the other is none to it."""
+        if modality == "text":
+            return ItemContent([replace(item, image_path=None) for item in self.items], self.description_field)
+        return ItemContent([replace(item, fields={}, description="", title="") for item in self.items])
 
     def images(self, size):
         """The :class:`ImageStore` of these items at (width, height); one for each size."""

@@ -1,6 +1,9 @@
 """The problems found, most severe first, each with what to do about it."""
 
-STAGE_KEYS = {"mirm_finetune": "mirm_finetune_batch_size", "item_embedding": "mirm_encode_batch_size", "id_model": "id_train_batch_size"}
+STAGE_KEYS = {
+    "mirm_finetune": "mirm_finetune_batch_size", "item_embedding": "mirm_encode_batch_size", "item_features": "encode_batch_size",
+    "id_model": "id_train_batch_size",
+}
 TEST_KEY, TRAIN_KEY = "eval_batch_size", "train_batch_size"
 NOTABLE_SHARE, LONG_HOURS = 0.01, 2.0
 MARGIN = 2  # a whole run holds more than a few batches show: on ml-1m 3.7 GiB where they showed 2.0
@@ -49,7 +52,7 @@ def _ids(report, config):
     if without:
         yield (
             f"{without:,} of {ids['interactions']:,} items with interactions have no row in {config['dataset']}.item ({_some(ids['without_row'])}), so "
-            f"MIRM reads no text of them: add the rows, or check that both files write ids alike."
+            f"no text of them is read: add the rows, or check that both files write ids alike."
         )
     repeated = ids.get("repeated", {}).get("count", 0)
     if repeated:
@@ -76,7 +79,7 @@ def _pictures(report, config):
     if images["broken"]["count"]:
         yield f"{images['broken']['count']:,} pictures{part} cannot be read ({_some(images['broken'])}) and count as missing: fetch them again into {where}."
     if images["share_missing"] > NOTABLE_SHARE:
-        yield f"{images['missing']:,} of {images['items']:,} items have no picture; MIRM reads their text alone: add {where}<item_id>.jpg where you can."
+        yield f"{images['missing']:,} of {images['items']:,} items have no picture; their text alone is read: add {where}<item_id>.jpg where you can."
     if images["tiny"]["count"]:
         yield f"{images['tiny']['count']:,} pictures{part} have a side below 32 pixels ({_some(images['tiny'])}): fetch larger ones."
     if images["duplicates"]["files"] > NOTABLE_SHARE * max(images["checked"], 1):
@@ -92,7 +95,7 @@ def _backbone(report, config):
 def _cold(report, config):
     test = report.get("cold", {}).get("test", {})
     if test.get("share_of_users", 0) > NOTABLE_SHARE:
-        hint = "text and picture are all that is known of it" if "backbone" in report else "a model of ids alone cannot rank it"
+        hint = "text and picture are all that is known of it" if "backbone" in report or "encoders" in report else "a model of ids alone cannot rank it"
         yield f"the test item of {test['share_of_users']:.1%} of the users is in no training interaction ({hint}): report such users apart."
 
 

@@ -25,7 +25,7 @@ def build_here(config, content):
     parts = available("model.backbone")
     if name in parts or any(path.rpartition(".")[2] == name for path in parts.values()):
         return build_mirm(config, content), {"name": name}
-    folder = _local_folder(name)
+    folder = local_folder(name)
     if folder is None:
         return None, {"name": name, "why_not": "it is not on this machine (a run would download it), so tokens, time and memory are not known"}
     per_stored = FOUR_BITS_PER_STORED if config["mirm_quantization"] else FP32_PER_STORED
@@ -36,7 +36,8 @@ def build_here(config, content):
     return build_mirm(config, content), {"name": name}
 
 
-def _local_folder(name):
+def local_folder(name):
+    """Folder of a Hugging Face model on this machine; None where a run would download it."""
     if Path(name).is_dir():
         return Path(name)
     try:

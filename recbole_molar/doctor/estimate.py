@@ -9,6 +9,7 @@ import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.device import kept_freed_memory
+from recbole_molar.doctor.features import rehearse_features
 from recbole_molar.doctor.rehearsal import Clock, free_memory, seconds_of, seconds_per_batch, watched
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.quick_start import DONE, finished_id_model, id_model_cache, make_id_config, prepare
@@ -28,7 +29,7 @@ class Estimate:
     Args:
         config (Config), prepared (Prepared), content (ItemContent or None), accelerator (Accelerator): the run's.
         folder (Path): exists; RecBole's Trainer wants one, nothing is written there.
-        mirm (MIRM, optional): untrained, for models that read item content.
+        mirm (MIRM, optional): untrained; None for models that read no content, or by other encoders.
         pictures_decoded (bool): the pictures are in memory already, so that drawing the samples of stage 1 is quick.
         reuse (bool): a stage whose result lies in the cache costs nothing, as in a run.
     """
@@ -55,7 +56,7 @@ class Estimate:
             init_seed(self.config["seed"], self.config["reproducibility"])
             model = make_model(self.prepared.model_class, self.config, self.prepared.loaders[0]._dataset)
         else:
-            model = self._molar()
+            model = rehearse_features(self) if self.mirm is None else self._molar()
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._training(self.config["model"], self.config, self.prepared, model)
         fits = not any("does_not_fit" in stage for stage in self.stages.values())
@@ -70,7 +71,7 @@ class Estimate:
         """Molar with untrained parts; rehearses the stages before it on the way."""
         config = self.config
         if not config["align_weight"]:
-            self._skip("id_model", "left out: align_weight=0")
+            self.skip("id_model", "left out: align_weight=0")
         id_model, id_dim = build_id_model(config, self.prepared, self.accelerator, None, self._id_model)
         self._stage_1()
         self._table()
@@ -82,7 +83,7 @@ class Estimate:
     def _id_model(self, config, accelerator, folder, split_hash):
         """Stands in for `train_id_model`: the same model, untrained, its training rehearsed."""
         if config["id_weights"]:
-            self._skip("id_model", f"reused: id_weights={config['id_weights']}")
+            self.skip("id_model", f"reused: id_weights={config['id_weights']}")
             return finished_id_model(config, accelerator, split_hash)
         id_config = make_id_config(config)
         prepared = prepare(id_config)
@@ -90,15 +91,16 @@ class Estimate:
         model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
         cached = self.cache and id_model_cache(config, id_config, split_hash)
         if config["id_training"] == "joint":
-            self._skip("id_model", f"left out: id_training=joint trains it with {config['model']}")
+            self.skip("id_model", f"left out: id_training=joint trains it with {config['model']}")
         elif cached and (cached / DONE).is_file():
-            self._skip("id_model", f"reused: {cached}")
+            self.skip("id_model", f"reused: {cached}")
         else:
             self._training("id_model", id_config, prepared, model)
             self.stages.pop("id_model_test", None)
         return model
 
-    def _skip(self, name, why):
+    def skip(self, name, why):
+        """A stage that costs nothing, and why."""
         self.stages[name] = {"skipped": True, "seconds": 0.0, "peak_gib": 0.0, "about": why}
 
     def _stage_1(self):
@@ -107,11 +109,11 @@ class Estimate:
         for key, left_out in (("mirm_weights", config["mirm_weights"]), ("mirm_finetune_tasks", not config["mirm_finetune_tasks"]),
                               ("mirm_tuning", config["mirm_tuning"] == "frozen")):  # fmt: skip
             if left_out:
-                return self._skip("mirm_finetune", f"{'reused' if key == 'mirm_weights' else 'left out'}: {key}={config[key]}")
+                return self.skip("mirm_finetune", f"{'reused' if key == 'mirm_weights' else 'left out'}: {key}={config[key]}")
         clock = Clock(self.device)
         trainer = finetune_trainer(config, self.mirm, self.prepared.dataset, self.accelerator, self.folder)
         if self.item_cache and any(self.item_cache.glob("mirm-*.safetensors")) and trainer.reuse():
-            return self._skip("mirm_finetune", f"reused: {trainer.finished}")
+            return self.skip("mirm_finetune", f"reused: {trainer.finished}")
         wanted = trainer.settings["samples"]
         if not self.pictures_decoded:
             trainer.settings["samples"] = min(wanted, 500)
@@ -141,7 +143,7 @@ class Estimate:
         """A random part of the items through MIRM; the untrained weights cost what trained ones do."""
         stage, n_items, n_missing = {}, len(self.content) - 1, self._missing_rows()
         if not n_missing and self.config["item_encoding"] != "end_to_end":
-            return self._skip("item_embedding", f"reused: all {n_items:,} items are in {self.cache}")
+            return self.skip("item_embedding", f"reused: all {n_items:,} items are in {self.cache}")
         chosen = 1 + np.random.default_rng(0).permutation(n_items)[:ITEMS_TIMED]
         self.mirm.to(self.device).eval()
         with watched(stage, self.device), torch.no_grad():
@@ -207,7 +209,7 @@ class Estimate:
 
     def _evaluation(self, trainer, model, config, loader):
         """Seconds for each row of an evaluation, metrics included."""
-        if getattr(model, "mirm", None) is not None:
+        if _trains_encoders(model):
             model.before_evaluation = lambda trainer: None  # all items through MIRM anew: counted by `_refill`
         part, size = loader._dataset, config["eval_batch_size"]
         rows = np.unique(np.linspace(0, len(part) - 1, EVALUATED_BATCHES * size).astype(int))
@@ -220,7 +222,12 @@ class Estimate:
         return seconds_of(lambda: trainer.evaluate(few[1], load_best_model=False), self.device) / len(rows)
 
     def _refill(self, model):
-        return self.all_items_seconds if getattr(model, "mirm", None) is not None else 0.0
+        return self.all_items_seconds if _trains_encoders(model) else 0.0
+
+
+def _trains_encoders(model):
+    """Whether an evaluation encodes all items anew."""
+    return getattr(model, "mirm", None) is not None or len(getattr(model, "encoders", ())) > 0
 
 
 def _stage_1_step(trainer):

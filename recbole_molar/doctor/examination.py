@@ -15,6 +15,7 @@ from recbole_molar.doctor.backbone import build_here
 from recbole_molar.doctor.comparison import compare, finished_run
 from recbole_molar.doctor.data_report import cold_report, data_report, read_inter, training_counts
 from recbole_molar.doctor.estimate import Estimate
+from recbole_molar.doctor.features import look_at_features
 from recbole_molar.doctor.id_report import id_report
 from recbole_molar.doctor.image_report import image_report
 from recbole_molar.doctor.page import write_page
@@ -87,8 +88,13 @@ def _look(config, report, folder, finished):
     report["ids"] = id_report(config, raw)  # before the texts are read: where nothing matches, reading them stops the run
     del raw
     content = read_content(config, prepared.dataset)
-    mirm = None if content is None else _look_at_items(config, report, folder, prepared, content)
-    if content is None or mirm is not None:
+    mirm, is_here = None, True
+    if "mirm_backbone" in config:
+        mirm = _look_at_items(config, report, folder, prepared, content)
+        is_here = mirm is not None
+    elif content is not None:
+        is_here = look_at_features(config, report, content)
+    if is_here:
         decoded = report.get("images", {}).get("all_checked", True)
         report["estimate"] = Estimate(config, prepared, content, accelerator, folder, mirm, decoded, reuse=not finished).make()
         if finished:

@@ -91,6 +91,8 @@ def _text(report):
     for name, field in text["fields"].items():
         lines.append(_line(name, f"{field['filled']:>6.1%}", f"{field['median']:>19,}", f"{field['p95']:>10,}"))
     tokens = text.get("tokens")
+    if tokens is None and not backbone:
+        return lines
     if tokens is None:
         return [*lines, _line("tokens", f"not known: {backbone['name']}: {backbone['why_not']}")]
     part = "" if tokens["counted_items"] == text["items"] else f" ({tokens['counted_items']:,} items at random)"
@@ -109,14 +111,14 @@ def _images(report):
     lines = [_line("items with a file", f"{images['with_file']:,} of {images['items']:,}, {images['missing']:,} missing"), _line("looked at", basis)]
     lines += [_line(name, _counted(images[key])) for key, name in (("broken", "broken"), ("tiny", "side below 32 pixels"))]
     width, height = images["read_at"]
-    return [*lines, _line("copies of another", f"{images['duplicates']['files']:,}"), _line("MIRM reads them at", f"{width} x {height} pixels")]
+    return [*lines, _line("copies of another", f"{images['duplicates']['files']:,}"), _line("read at", f"{width} x {height} pixels")]
 
 
 def _estimate(report):
     estimate = report.get("estimate")
     if not estimate:
-        why = report.get("backbone", {}).get("why_not")
-        return [_line("not made", f"{report['backbone']['name']}: {why}")] if why else []
+        parts = [report.get("backbone", {}), *report.get("encoders", {}).values()]
+        return [_line("not made", f"{part['name']}: {part['why_not']}") for part in parts if "why_not" in part]
     lines = [_line("", f"{'at most':>10}", f"{'at least':>9}")]
     for name, stage in estimate["stages"].items():
         memory = "-" if "skipped" in stage else "does not fit" if "does_not_fit" in stage else f"{stage['peak_gib']:.1f} GiB"

@@ -1,4 +1,4 @@
-"""From MIRM's embedding of an item to the item embedding that the recommender uses."""
+"""From an encoder's embedding of an item to the item embedding that the recommender uses."""
 
 import torch
 from torch import nn
@@ -39,7 +39,7 @@ class ItemAdapter(nn.Module):
     def __init__(self, kind, dim_in, dim_out, hidden=1024, dropout=0.0):
         super().__init__()
         if kind == "none" and dim_in != dim_out:
-            raise bad_value("item_adapter", "none", f"MIRM gives {dim_in} dimensions, the user encoder reads {dim_out}. Set item_adapter=linear.")
+            raise bad_value("item_adapter", "none", f"items have {dim_in} dimensions, the user encoder reads {dim_out}. Set item_adapter=linear.")
         self.linear = nn.Identity() if kind == "none" else nn.Linear(dim_in, dim_out)
         self.hidden = None
         if kind == "mlp":

@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import logging
 
 import torch
-from torch import nn
 
 from recbole_molar.checkpoint import load_tensors, save_tensors
 from recbole_molar.data.collator import ItemCollator
@@ -13,12 +11,13 @@ from recbole_molar.data.prompt import PROMPT_VERSION, ItemPrompt
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.backbone.pretrained import Pretrained
 from recbole_molar.model.backbone.quantization import check_quantization
+from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
 from recbole_molar.property_error import bad_value
 
 READOUTS = ("cur_item", "mean")
 
 
-class MIRM(nn.Module):
+class MIRM(ItemEncoder):
     """Reads item embeddings off a backbone.
 
     Args:
@@ -78,11 +77,6 @@ class MIRM(nn.Module):
         """D."""
         return self.backbone.dim
 
-    @property
-    def content(self):
-        """The ItemContent that it reads."""
-        return self.collator.content
-
     def forward(self, batch):
         """Embeddings of one batch of `ItemCollator`, [N, D]."""
         states = self.backbone.encode(batch)  # [N, T, D]
@@ -94,44 +88,13 @@ class MIRM(nn.Module):
         assert (here.sum(1) == 1).all(), "each item must hold [Cur_Item] exactly once"
         return states[here]
 
-    def encode_items(self, ids, accelerator=None, parts=None):
-        """Embeddings of items, with gradients, in the order given.
-
-        Args:
-            ids (Tensor or list): internal ids, [N]; each is encoded once however often it stands there.
-            accelerator (Accelerator, optional): gives the precision.
-            parts (str, optional): see `ItemCollator.tokens`.
-
-        Returns:
-            Tensor: [N, D]; zeros for the padding id 0.
-        """
-        ids = torch.as_tensor(ids).cpu()
-        unique, places = ids.unique(return_inverse=True)
-        real = unique[unique != 0].tolist()
-        order, states = [], []
-        for chosen, batch in self.collator.batches(real, self.encode_batch_size, parts):
-            if accelerator is None:
-                states.append(self(batch))
-            else:
-                with accelerator.autocast():
-                    states.append(self(batch))
-            order += chosen
-        if not real:
-            return torch.zeros(len(ids), self.embedding_dim, device=self.backbone.device)
-        rows = torch.cat(states).float()[torch.tensor(order).argsort().to(self.backbone.device)]
-        if len(real) < len(unique):
-            rows = torch.cat([rows.new_zeros(1, rows.shape[1]), rows])
-        return rows[places.to(rows.device)]
-
     def fingerprint(self):
         """sha256 of all that an embedding depends on but the item: weights, tokenizer, prompt, readout, sizes."""
         prompt = self.collator.prompt
         settings = [PROMPT_VERSION, self.readout, prompt.max_tokens, self.collator.images.size, prompt.image_ids]
         digest = hashlib.sha256(repr(settings).encode())
         digest.update(json.dumps(self._tokenizer(), sort_keys=True).encode())
-        for name, value in sorted(self.backbone.model.named_parameters()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        hash_weights(digest, self.backbone.model)
         return digest.hexdigest()
 
     def _tokenizer(self):
@@ -183,13 +146,6 @@ class MIRM(nn.Module):
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(tensors[name])
-
-    def log_report(self):
-        """Log how many items lack text or an image."""
-        report = self.content.report()
-        logging.getLogger().info(
-            "Items: %(items)d; without text: %(no_text)d; without image: %(no_image)d; broken images: %(broken_images)d", report
-        )
 
 
 def _built_here():

@@ -62,7 +62,7 @@ def _content(folders, moved, dataset):
     from recbole_molar.stages import read_item_content  # transformers takes seconds to import
 
     configs = [Config(config_file_list=[folder / CONFIG], config_dict=moved) for folder in folders]
-    config = next((config for config in configs if "mirm_backbone" in config), None)
+    config = next((config for config in configs if hasattr(config.model_class, "stages")), None)
     if config is None:
         config = Config(model="Molar", dataset=configs[0]["dataset"], config_dict={"data_path": configs[0].as_yaml()["data_path"]})
     for modalities in (["text", "image"], ["text"], ["image"]):  # what people see is no ablation: titles and pictures, whatever MIRM read

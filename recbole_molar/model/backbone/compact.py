@@ -68,15 +68,20 @@ def _check_sizes(*rules):
 
 def train_tokenizer(texts, vocab_size):
     """Byte-level BPE with Qwen2-VL's special tokens, trained on the texts and on our prompts."""
+    prompts = [*COMPRESS.values(), *TASKS.values()]
+    return wrap_tokenizer(byte_level_bpe([*texts, *prompts * 3], vocab_size, SPECIAL))
+
+
+def byte_level_bpe(texts, vocab_size, special):
+    """A `tokenizers.Tokenizer` trained on the texts: any byte has a token; the `special` ones come first."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size, special_tokens=list(special), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    prompts = [*COMPRESS.values(), *TASKS.values()]
-    tokenizer.train_from_iterator([*texts, *prompts * 3], trainer)
-    return wrap_tokenizer(tokenizer)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def read_tokenizer(text):

@@ -16,6 +16,7 @@ from recbole_molar.model.all_positions import sample_negatives, trim_and_target,
 from recbole_molar.model.like_lengths import parts_of_like_lengths
 from recbole_molar.model.item_adapter import ItemAdapter, standardize
 from recbole_molar.model.item_embedding import ItemEmbedding
+from recbole_molar.model.item_encoder import encoded_anew, some_items
 from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
@@ -34,6 +35,7 @@ class Molar(SequentialRecommender):
         mirm (MIRM, optional): trained by the recommendation loss too (`item_encoding: end_to_end`); None keeps the table fixed.
     """
 
+    stages = "recbole_molar.stages"  # what comes before it: see quick_start
     input_type = InputType.POINTWISE
     trains_all_positions = True
     supports_autocast = True
@@ -143,14 +145,8 @@ class Molar(SequentialRecommender):
 
     def _fresh_table(self, item_seq, targets, negatives):
         """MIRM's table with the batch's own items encoded anew, with gradients; each item once, `end_to_end_items` at most."""
-        wanted = torch.cat([part.flatten() for part in (item_seq, targets, negatives) if part is not None]).unique()
-        wanted = wanted[wanted > 0]
-        if len(wanted) > self.end_to_end_items:
-            wanted = wanted[torch.randperm(len(wanted), device=wanted.device)[: self.end_to_end_items]]
-        fresh = self.mirm.encode_items(wanted).float()  # [U, D_mirm]
-        with torch.no_grad():
-            self.mirm_table[wanted] = fresh
-        return self.mirm_table.clone().index_put((wanted,), fresh)
+        items = some_items((item_seq, targets, negatives), self.end_to_end_items)
+        return encoded_anew(self.mirm.encode_items, self.mirm_table, items)
 
     # ---------------------------------------------------- hooks of the trainer
 

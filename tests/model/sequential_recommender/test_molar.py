@@ -12,7 +12,7 @@ from recbole_molar.device import make_accelerator
 from recbole_molar.model import like_lengths
 from recbole_molar.quick_start import make_id_config, prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
-from recbole_molar.stages import build_molar
+from recbole_molar.stages import build
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 from recbole.utils import init_seed
 
@@ -34,7 +34,7 @@ def make_molar(make_data, flags):
         accelerator, prepared = make_accelerator("fp32", use_cpu=True), prepare(config)
         content = read_content(config, prepared.dataset)
         folder = RunFolder.create(config["output_dir"], "tiny", "Molar", config.as_yaml())
-        model = build_molar(config, prepared, content, accelerator, folder, train_id_model)
+        model = build(config, prepared, content, accelerator, folder, train_id_model)
         return model, prepared.loaders[0], config, accelerator
 
     return make

@@ -1,0 +1,93 @@
+"""What reads an item and gives its embedding, MIRM or an encoder of one modality: encoding by id, and rows of a table encoded anew."""
+
+import logging
+
+import torch
+from torch import nn
+
+
+class ItemEncoder(nn.Module):
+    """Base of what :class:`ItemEmbedding` fills a table with.
+
+    Subclasses have `collator` (with `content`, an ItemContent, and `batches(items, batch_size)`, which yields positions and a batch),
+    `encode_batch_size`, `embedding_dim`, `forward(batch)`, which gives [N, D], and `fingerprint()`, of all that an embedding depends on
+    but the item.
+    """
+
+    @property
+    def content(self):
+        """The ItemContent that it reads."""
+        return self.collator.content
+
+    def encode_items(self, ids, accelerator=None, **chosen):
+        """Embeddings of items, with gradients, in the order given.
+
+        Args:
+            ids (Tensor or list): internal ids, [N]; each is encoded once however often it stands there.
+            accelerator (Accelerator, optional): gives the precision.
+            **chosen: for the collator (MIRM: `parts`, see `ItemCollator.tokens`).
+
+        Returns:
+            Tensor: [N, D]; zeros for the padding id 0.
+        """
+        ids = torch.as_tensor(ids).cpu()
+        unique, places = ids.unique(return_inverse=True)
+        real = unique[unique != 0].tolist()
+        order, states = [], []
+        for positions, batch in self.collator.batches(real, self.encode_batch_size, **chosen):
+            if accelerator is None:
+                states.append(self(batch))
+            else:
+                with accelerator.autocast():
+                    states.append(self(batch))
+            order += positions
+        device = next(self.parameters()).device
+        if not real:
+            return torch.zeros(len(ids), self.embedding_dim, device=device)
+        rows = torch.cat(states).float()[torch.tensor(order).argsort().to(device)]
+        if len(real) < len(unique):
+            rows = torch.cat([rows.new_zeros(1, rows.shape[1]), rows])
+        return rows[places.to(rows.device)]
+
+    def log_report(self):
+        """Log how many items lack text or an image."""
+        report = self.content.report()
+        logging.getLogger().info(
+            "Items: %(items)d; without text: %(no_text)d; without image: %(no_image)d; broken images: %(broken_images)d", report
+        )
+
+
+def hash_weights(digest, model):
+    """Feed a module's parameters, with their names, to a hash."""
+    for name, value in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+
+
+def some_items(parts, most):
+    """The items of a batch, each once, without the padding; drawn from them where there are more than `most`.
+
+    Args:
+        parts (list): tensors of internal ids of any shape, or None.
+
+    Returns:
+        Tensor: [U].
+    """
+    wanted = torch.cat([part.flatten() for part in parts if part is not None]).unique()
+    wanted = wanted[wanted > 0]
+    return wanted[torch.randperm(len(wanted), device=wanted.device)[:most]] if len(wanted) > most else wanted
+
+
+def encoded_anew(encode, table, items):
+    """A table with the rows of some items encoded with gradients; the table itself is brought up to date in place.
+
+    Args:
+        encode (callable): items -> [U, D]. table (Tensor): [n_items, D]; items (Tensor): internal ids, each once, [U].
+
+    Returns:
+        Tensor: [n_items, D].
+    """
+    fresh = encode(items).float()  # [U, D]
+    with torch.no_grad():
+        table[items] = fresh
+    return table.clone().index_put((items,), fresh)

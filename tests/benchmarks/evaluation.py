@@ -4,6 +4,7 @@
 """
 
 import tempfile
+from functools import partial
 
 import torch
 from recbole.model.sequential_recommender import SASRec
@@ -35,7 +36,7 @@ def measure(given):
             for trainer in (their_trainer, our_trainer):
                 trainer.eval_collector.data_collect(train)
             ours_s, theirs_s, found, expected = least_seconds(
-                lambda: our_trainer.evaluate(test, load_best_model=False), lambda: Trainer.evaluate(their_trainer, test, load_best_model=False)
+                partial(our_trainer.evaluate, test, load_best_model=False), partial(Trainer.evaluate, their_trainer, test, load_best_model=False)
             )
             same = "metrics equal" if dict(found) == dict(expected) else f"METRICS DIFFER: {dict(found)} {dict(expected)}"
             yield Row(f"evaluation, {len(test._dataset):,} users, L {length}", "RecBole's loop and layers", ours_s, theirs_s, TARGET, same)

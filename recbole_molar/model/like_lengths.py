@@ -4,7 +4,8 @@
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole.data.interaction import Interaction
 
-POSITIONS = {"cpu": 4096}  # of a part, with its padding (measured: tests/benchmarks/like_lengths.py)
+# Of a part, with its padding. CPU seconds of an epoch of SASRec, ml-1m, L 200, one busy thread: 54 without parts, with 2048 51, 4096 34, 8192 42, 65536 40.
+POSITIONS = {"cpu": 4096}
 POSITIONS_ELSEWHERE = 65536
 
 

@@ -1,9 +1,11 @@
 """What reads an item and gives its embedding, MIRM or an encoder of one modality: encoding by id, and rows of a table encoded anew."""
 
+import contextlib
 import logging
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ItemEncoder(nn.Module):
@@ -19,12 +21,14 @@ class ItemEncoder(nn.Module):
         """The ItemContent that it reads."""
         return self.collator.content
 
-    def encode_items(self, ids, accelerator=None, **chosen):
+    def encode_items(self, ids, accelerator=None, recompute=False, **chosen):
         """Embeddings of items, with gradients, in the order given.
 
         Args:
             ids (Tensor or list): internal ids, [N]; each is encoded once however often it stands there.
             accelerator (Accelerator, optional): gives the precision.
+            recompute (bool): forget what lies between items and embeddings and compute it anew, batch by batch, in the backward pass: memory
+                then holds one batch of items however many there are, for a second pass forward (gradient caching, arXiv 2101.06983).
             **chosen: for the collator (MIRM: `parts`, see `ItemCollator.tokens`).
 
         Returns:
@@ -34,13 +38,10 @@ class ItemEncoder(nn.Module):
         unique, places = ids.unique(return_inverse=True)
         real = unique[unique != 0].tolist()
         order, states = [], []
-        for positions, batch in self.collator.batches(real, self.encode_batch_size, **chosen):
-            if accelerator is None:
-                states.append(self(batch))
-            else:
-                with accelerator.autocast():
-                    states.append(self(batch))
-            order += positions
+        with contextlib.nullcontext() if accelerator is None else accelerator.autocast():
+            for positions, batch in self.collator.batches(real, self.encode_batch_size, **chosen):
+                states.append(checkpoint(self, batch, use_reentrant=False) if recompute else self(batch))
+                order += positions
         device = next(self.parameters()).device
         if not real:
             return torch.zeros(len(ids), self.embedding_dim, device=device)

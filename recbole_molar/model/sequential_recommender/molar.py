@@ -45,7 +45,8 @@ class Molar(SequentialRecommender):
         self.mirm = mirm
         self.rec_loss, self.n_negatives = config["rec_loss"], config["nce_negatives"]
         self.cosine, self.align_weight, self.align_temperature = config["score_function"] == "cosine", config["align_weight"], config["align_temperature"]
-        self.end_to_end_items, self.standardize = config["end_to_end_items"], config["item_standardize"]
+        self.end_to_end_items, self.recompute_items = config["end_to_end_items"], config["gradient_checkpointing"]
+        self.standardize = config["item_standardize"]
         dim = user_decoder.config.hidden_size
         # Trained end to end, rows outside the last batches are stale: a resumed run must find them as they were.
         self.register_buffer("mirm_table", item_table.float(), persistent=mirm is not None)
@@ -146,7 +147,7 @@ class Molar(SequentialRecommender):
     def _fresh_table(self, item_seq, targets, negatives):
         """MIRM's table with the batch's own items encoded anew, with gradients; each item once, `end_to_end_items` at most."""
         items = some_items((item_seq, targets, negatives), self.end_to_end_items)
-        return encoded_anew(self.mirm.encode_items, self.mirm_table, items)
+        return encoded_anew(functools.partial(self.mirm.encode_items, recompute=self.recompute_items), self.mirm_table, items)
 
     # ---------------------------------------------------- hooks of the trainer
 

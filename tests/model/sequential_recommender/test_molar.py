@@ -164,6 +164,22 @@ def test_end_to_end_trains_mirm_and_cached_does_not(make_molar):
     assert model.mirm is None
 
 
+def test_recomputed_items_give_the_same_gradients_in_less_memory(make_molar):
+    model, loader, *_ = make_molar(align_weight=0, item_encoding="end_to_end", mirm_encode_batch_size=2)
+    batch, found, held = first_batch(loader), [], []
+    for model.recompute_items in (False, True):
+        kept = []
+        model.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, kept=kept: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+            loss = sum(model.calculate_loss(batch))
+        held.append(sum(kept))
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)])
+    for left, right in zip(*found, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+    assert held[1] < held[0] / 3
+
+
 def test_no_gradient_reaches_mirm_from_items_outside_the_batch(make_molar):
     model, loader, *_ = make_molar(align_weight=0, item_encoding="end_to_end", end_to_end_items=1)
     wanted = model._fresh_table(torch.tensor([[1, 2]]), torch.tensor([3]), None)

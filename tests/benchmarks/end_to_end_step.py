@@ -1,0 +1,75 @@
+"""A step that trains MIRM and DUEG: each item of the batch encoded once, against every position and every negative as the released code does.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks --rows=[end_to_end_step] --data_path=../shared/data
+
+The other side pads histories with random items and encodes those too. Its seconds are scaled from `SAMPLE` of its items, and leave out all but
+MIRM. Both sides forget activations between batches of items (`gradient_checkpointing`), or neither would fit.
+"""
+
+import tempfile
+import time
+
+import torch
+from recbole.utils import init_seed
+from torch.utils.checkpoint import checkpoint
+
+from recbole_molar.config import Config
+from recbole_molar.device import make_accelerator
+from recbole_molar.quick_start import prepare, read_content, train_id_model
+from recbole_molar.run_folder import RunFolder
+from recbole_molar.stages import build_molar
+from side_by_side import Row
+
+SAMPLE, CHECKED = 256, 4  # items of the other side that are timed; histories whose loss is compared
+
+
+def measure(given):
+    """One row: batch 128, L 50, one negative for each position; the loss must be the same to rounding."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = {
+            "model": "Molar", "MAX_ITEM_LIST_LENGTH": 50, "train_batch_size": 128, "rec_loss": "bce", "align_weight": 0, "mirm_finetune_tasks": [],
+            "item_encoding": "end_to_end", "end_to_end_items": 10**6, "gradient_checkpointing": True, "dueg_dropout": 0.0, "item_dropout": 0.0,
+            "output_dir": folder, "precision": "fp32", "show_progress": False, "use_cpu": True,
+        }
+        config = Config(config_dict={"dataset": "ml-1m", **given, **own})
+        init_seed(0, True)
+        accelerator, prepared = make_accelerator("fp32", use_cpu=True), prepare(config)
+        content = read_content(config, prepared.dataset)
+        model = build_molar(config, prepared, content, accelerator, RunFolder.create(folder, "step", "Molar", config.as_yaml()), train_id_model).eval()
+        batch = next(iter(prepared.loaders[0]))
+        few = batch[torch.arange(CHECKED)]
+
+        losses = []
+        for own_table in (model._fresh_table, lambda *parts: _every_place(model, torch.cat([part[part > 0] for part in parts]))):
+            model._fresh_table = own_table
+            torch.manual_seed(0)  # the same negatives
+            losses.append(sum(model.calculate_loss(few)).item())
+        del model._fresh_table
+        encoded = []
+        hook = model.mirm.register_forward_hook(lambda module, given, rows: encoded.append(len(rows)))
+        start = time.process_time()
+        loss = sum(model.calculate_loss(batch))
+        hook.remove()
+        loss.backward()
+        ours = time.process_time() - start
+
+        places = len(batch) * (2 * config["MAX_ITEM_LIST_LENGTH"] + 1)  # L + 1 items of a history, and L negatives
+        sample = torch.randint(1, model.n_items, (SAMPLE,))
+        start = time.process_time()
+        _every_place(model, sample).sum().backward()
+        theirs = (time.process_time() - start) * places / SAMPLE
+        note = f"{places:,} encodings there, {sum(encoded):,} here; losses of {CHECKED} histories {losses[0]:.6f} and {losses[1]:.6f}"
+        yield Row("end-to-end step, batch 128, L 50", f"every position and negative (scaled from {SAMPLE})", ours, theirs, 8, note)
+
+
+def _every_place(model, items):
+    """MIRM's table with each given item encoded where it stands, however often: [n_items, D]."""
+    size, collator, rows = model.mirm.encode_batch_size, model.mirm.collator, torch.zeros(len(items), model.mirm.embedding_dim)
+    for start in range(0, len(items), size):
+        chosen = items[start : start + size]
+        for wanted in (True, False):
+            places = [place for place, item in enumerate(chosen.tolist()) if collator.tokens(item)[1] is wanted]
+            if places:
+                states = checkpoint(model.mirm, collator.collate(chosen[places].tolist()), use_reentrant=False)
+                rows = rows.index_put((torch.tensor(places) + start,), states)
+    return model.mirm_table.clone().index_put((items,), rows)

@@ -2,6 +2,7 @@
 
 from recbole.utils import init_seed
 
+from recbole_molar import utils
 from recbole_molar.device import make_accelerator
 from recbole_molar.quick_start import prepare
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
@@ -11,7 +12,7 @@ def make_model(config):
     """Data and a new model: (Prepared, model)."""
     prepared = prepare(config)
     init_seed(config["seed"], config["reproducibility"])
-    return prepared, prepared.model_class(config, prepared.loaders[0]._dataset).to(config["device"])
+    return prepared, utils.make_model(prepared.model_class, config, prepared.loaders[0]._dataset)
 
 
 def make_trainer(config, folder):

@@ -1,32 +1,72 @@
 """RecBole's layers by PyTorch's fused kernels: same parameters, same values to rounding, in fewer passes over memory.
 
-Attention where no dropout is at work, in evaluation and in training with `attn_dropout_prob: 0`; GELU and Swish of the feed-forward layer always.
+Attention where no dropout is at work, in evaluation and in training with `attn_dropout_prob: 0`; GELU and Swish of the feed-forward layer always. In evaluation
+the last layer of an encoder can be computed for the last item of each history alone: :func:`last_states_only`.
 """
 
+import contextlib
 import types
 
+import torch
 import torch.nn.functional as F
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole.model.layers import FeedForward, MultiHeadAttention
+from recbole.model.layers import FeedForward, MultiHeadAttention, TransformerEncoder, TransformerLayer
 
 
 def fuse_layers(model):
-    """Let each of RecBole's own attention and feed-forward layers in a model use the fused kernels. Returns the model."""
+    """Let each of RecBole's own attention and feed-forward layers and encoders in a model use the fused kernels. Returns the model."""
     for module in model.modules():
         if type(module) is MultiHeadAttention:
             module.forward = types.MethodType(_attend, module)
         elif type(module) is FeedForward:
             fused = {FeedForward.gelu: F.gelu, FeedForward.swish: F.silu}
             module.intermediate_act_fn = fused.get(getattr(module.intermediate_act_fn, "__func__", None), module.intermediate_act_fn)
+        elif type(module) is TransformerEncoder and type(module.layer[-1]) is TransformerLayer:
+            module.forward, module.places = types.MethodType(_encode, module), None
     return model
 
 
-def _attend(self, input_tensor, attention_mask):
-    """[B, L, H], additive mask [B, 1, L, L] or [B, 1, 1, L] -> [B, L, H]."""
+@contextlib.contextmanager
+def last_states_only(model, places):
+    """While inside, encoders of :func:`fuse_layers` give the state at one place of each row, and zeros elsewhere.
+
+    Args:
+        model: the model around them. places (Tensor): [B].
+    """
+    encoders = [module for module in model.modules() if hasattr(module, "places")]
+    for encoder in encoders:
+        encoder.places = places
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            encoder.places = None
+
+
+def _encode(self, hidden_states, attention_mask, output_all_encoded_layers=True):
+    """RecBole's TransformerEncoder: [B, L, H] -> list of [B, L, H], one for each layer, or the last alone."""
+    if self.places is None:
+        return TransformerEncoder.forward(self, hidden_states, attention_mask, output_all_encoded_layers)
+    layers = []
+    for layer in self.layer[:-1]:
+        hidden_states = layer(hidden_states, attention_mask)
+        layers.append(hidden_states)
+    rows, mask = torch.arange(len(hidden_states), device=hidden_states.device), attention_mask.expand(len(hidden_states), -1, -1, -1)
+    mask = mask[rows, :, self.places, None] if mask.size(2) > 1 else mask  # [B, 1, 1, L]
+    last = _attend(self.layer[-1].multi_head_attention, hidden_states, mask, hidden_states[rows, self.places, None])
+    states = torch.zeros_like(hidden_states)
+    states[rows, self.places] = self.layer[-1].feed_forward(last)[:, 0]
+    return [*layers, states] if output_all_encoded_layers else [states]
+
+
+def _attend(self, input_tensor, attention_mask, asking=None):
+    """[B, L, H], additive mask [B, 1, Q, L] or [B, 1, 1, L] -> [B, Q, H]; asking [B, Q, H] are the positions that attend, all by default."""
     if self.training and self.attn_dropout.p > 0:
         return MultiHeadAttention.forward(self, input_tensor, attention_mask)
-    parts = (self.transpose_for_scores(layer(input_tensor)).transpose(1, 2) for layer in (self.query, self.key, self.value))  # [B, heads, L, H / heads]
+    asking = input_tensor if asking is None else asking
+    given = ((self.query, asking), (self.key, input_tensor), (self.value, input_tensor))
+    parts = (self.transpose_for_scores(layer(states)).transpose(1, 2) for layer, states in given)  # [B, heads, Q or L, H / heads]
     context = F.scaled_dot_product_attention(*parts, attn_mask=attention_mask)
-    context = context.transpose(1, 2).reshape(input_tensor.shape)
-    return self.LayerNorm(self.out_dropout(self.dense(context)) + input_tensor)
+    context = context.transpose(1, 2).reshape(asking.shape)
+    return self.LayerNorm(self.out_dropout(self.dense(context)) + asking)

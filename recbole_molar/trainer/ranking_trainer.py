@@ -1,5 +1,6 @@
 """RecBole's evaluation with the history masked, for every model alike, and the rank of each user's target kept."""
 
+import contextlib
 import statistics
 import sys
 import time
@@ -10,6 +11,7 @@ import torch
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_atomic
 from recbole_molar.data.dataset import TARGET_INDEX
+from recbole_molar.model.fused_layers import last_states_only
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score
@@ -25,7 +27,8 @@ class RankingTrainer(Trainer):
     ranks = None
     keep_top = 0  # items of each ranking to keep in `top`; none while training
     top = None
-    cuts_histories = None  # whether evaluation may cut them to their length; tried on the first batch
+    cuts_histories = None  # whether evaluation may cut them to their length, and ask for the last state alone; tried on the first batch
+    last_only = False
 
     def _valid_epoch(self, valid_data, show_progress=False):
         result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
@@ -64,16 +67,23 @@ class RankingTrainer(Trainer):
         scores = torch.empty(len(lengths), self.tot_item_num, device=self.device)
         for rows in parts_of_like_lengths(lengths):
             part = cut_to_longest(interaction[rows], self.model.ITEM_SEQ_LEN, interaction[self.model.ITEM_SEQ].size(1))
-            scores[rows] = self.model.full_sort_predict(part).view(len(rows), -1).float()
+            with last_states_only(self.model, lengths[rows] - 1) if self.last_only else contextlib.nullcontext():
+                scores[rows] = self.model.full_sort_predict(part).view(len(rows), -1).float()
         return scores
 
     def _may_cut_histories(self, interaction):
-        """Try whether a model gives the same scores for histories that are cut to their length; most do, a convolution over all L does not."""
+        """Try whether a model gives the same scores for histories cut to their length; most do, a convolution over all L does not.
+
+        And whether it reads the last state of its encoder alone, which leaves most of the last layer out: `last_only`.
+        """
         try:
             whole = self.model.full_sort_predict(interaction).view(len(interaction), -1)
-            return torch.allclose(self._scores_in_parts(interaction), whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+            for self.last_only in (True, False):
+                if torch.allclose(self._scores_in_parts(interaction), whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max())):
+                    return True
         except (AttributeError, TypeError, RuntimeError, IndexError, KeyError, ValueError):
-            return False  # scores one item at a time (NotImplementedError), or wants histories as they are
+            self.last_only = False  # scores one item at a time (NotImplementedError), or wants histories as they are
+        return False
 
     def _neg_sample_batch_eval(self, batched_data):
         interaction, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from recbole.model.layers import FeedForward, MultiHeadAttention
+from recbole.model.layers import FeedForward, MultiHeadAttention, TransformerEncoder
 
-from recbole_molar.model.fused_layers import fuse_layers
+from recbole_molar.model.fused_layers import fuse_layers, last_states_only
 
 
 def layer(dropout):
@@ -61,3 +61,24 @@ def test_an_activation_of_a_subclass_is_left_alone():
     other = Other(8, 16, 0.0, "gelu", 1e-12)
     fuse_layers(other)
     assert torch.equal(other.intermediate_act_fn(torch.ones(3)), torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize("mask", ["causal", "padding"])
+@pytest.mark.parametrize("all_layers", [True, False])
+def test_the_last_layer_for_one_place_of_each_row(mask, all_layers):
+    torch.manual_seed(0)
+    encoder = torch.nn.Sequential(TransformerEncoder(n_layers=2, n_heads=2, hidden_size=8, inner_size=16)).eval()
+    x, places = torch.randn(3, 5, 8), torch.tensor([4, 0, 2])
+    wide = torch.triu(torch.full((5, 5), -10000.0), 1)[None, None].expand(3, 1, 5, 5)
+    narrow = torch.where(torch.arange(5) <= places[:, None], 0.0, -1e4)[:, None, None]
+    given = wide if mask == "causal" else narrow
+    whole = encoder[0](x, given, output_all_encoded_layers=all_layers)
+    fuse_layers(encoder)
+    with last_states_only(encoder, places):
+        found = encoder[0](x, given, output_all_encoded_layers=all_layers)
+    rows = torch.arange(3)
+    assert len(found) == len(whole) == (2 if all_layers else 1)
+    torch.testing.assert_close(found[-1][rows, places], whole[-1][rows, places], rtol=1e-4, atol=1e-5)
+    assert found[-1].count_nonzero(-1).count_nonzero() == 3
+    torch.testing.assert_close(encoder[0](x, given)[-1], encoder[0](x, given)[-1])
+    assert encoder[0](x, given)[-1].count_nonzero(-1).count_nonzero() == 15  # only inside

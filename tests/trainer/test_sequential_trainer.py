@@ -285,13 +285,24 @@ def test_sampled_candidates_have_ranks_too(make_data, flags, tmp_path, mode):
     trainer.save_ranks(tmp_path / "ranks.npz", prepared.dataset)
 
 
-@pytest.mark.parametrize("model, cut", [("SASRec", True), ("GRU4Rec", True), ("BERT4Rec", True), ("FPMC", True), ("Caser", False)])
-def test_cut_histories_give_the_same_ranks(make_data, flags, tmp_path, monkeypatch, model, cut):
+@pytest.mark.parametrize("model, cut, last_only", [
+    ("SASRec", True, True), ("DuoRec", True, True), ("GRU4Rec", True, True), ("BERT4Rec", True, True), ("FPMC", True, True), ("Caser", False, False),
+])
+def test_cut_histories_give_the_same_ranks(make_data, flags, tmp_path, monkeypatch, model, cut, last_only):
     make_data()
     monkeypatch.setitem(like_lengths.POSITIONS, "cpu", 8)  # several parts in each batch
     prepared, trainer = make_trainer(Config(config_dict=flags(model=model)), tmp_path)
     found = trainer.evaluate(prepared.loaders[2], load_best_model=False)
     ranks = torch.cat(trainer.ranks)
-    assert trainer.cuts_histories is cut
+    assert trainer.cuts_histories is cut and trainer.last_only is last_only
     trainer.cuts_histories = False
     assert trainer.evaluate(prepared.loaders[2], load_best_model=False) == found and torch.equal(torch.cat(trainer.ranks), ranks)
+
+
+def test_a_model_that_reads_more_than_the_last_state_is_given_more(make_data, flags, tmp_path, monkeypatch):
+    make_data()
+    prepared, trainer = make_trainer(Config(config_dict=flags(model="SASRec")), tmp_path)
+    gather = trainer.model.gather_indexes
+    monkeypatch.setattr(trainer.model, "gather_indexes", lambda output, index: gather(output, index) + output[:, 0])
+    trainer.evaluate(prepared.loaders[2], load_best_model=False)
+    assert trainer.cuts_histories is True and trainer.last_only is False

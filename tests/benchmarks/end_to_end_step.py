@@ -17,7 +17,7 @@ from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
 from recbole_molar.quick_start import prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
-from recbole_molar.stages import build_molar
+from recbole_molar.stages import build
 from side_by_side import Row
 
 SAMPLE, CHECKED = 256, 4  # items of the other side that are timed; histories whose loss is compared
@@ -35,7 +35,7 @@ def measure(given):
         init_seed(0, True)
         accelerator, prepared = make_accelerator("fp32", use_cpu=True), prepare(config)
         content = read_content(config, prepared.dataset)
-        model = build_molar(config, prepared, content, accelerator, RunFolder.create(folder, "step", "Molar", config.as_yaml()), train_id_model).eval()
+        model = build(config, prepared, content, accelerator, RunFolder.create(folder, "step", "Molar", config.as_yaml()), train_id_model).eval()
         batch = next(iter(prepared.loaders[0]))
         few = batch[torch.arange(CHECKED)]
 

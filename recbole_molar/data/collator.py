@@ -45,12 +45,8 @@ class ItemCollator:
             tuple: (positions in `items`, batch); each position comes once.
         """
         rows = [self.tokens(int(item), parts) for item in items]
-        for wanted in (True, False):
-            places = [place for place, (_, has_image) in enumerate(rows) if has_image is wanted]
-            places.sort(key=lambda place: len(rows[place][0]))
-            for start in range(0, len(places), batch_size):
-                chosen = places[start : start + batch_size]
-                yield chosen, self.collate([int(items[place]) for place in chosen], parts)
+        for _, chosen in places_of_batches([has_image for _, has_image in rows], [len(ids) for ids, _ in rows], batch_size):
+            yield chosen, self.collate([int(items[place]) for place in chosen], parts)
 
     def collate(self, items, parts=None):
         """One batch: `input_ids`, `attention_mask`, `mm_token_type_ids` [N, T], and the model's image tensors.
@@ -65,6 +61,21 @@ class ItemCollator:
             batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token_id).long()
             batch.update(self.image_inputs([self.images.get(item) for item in items]))
         return batch
+
+
+def places_of_batches(present, lengths, batch_size):
+    """Split rows into batches of similar length, those that have something apart from those that lack it.
+
+    Args:
+        present (list of bool), lengths (list of int): of each row. batch_size (int): most rows of a batch.
+
+    Yields:
+        tuple: whether its rows have it, their places in the lists; each place comes once.
+    """
+    for wanted in (True, False):
+        places = sorted((place for place, has in enumerate(present) if has is wanted), key=lengths.__getitem__)
+        for start in range(0, len(places), batch_size):
+            yield wanted, places[start : start + batch_size]
 
 
 def pad_rows(rows, pad_id, side="right"):

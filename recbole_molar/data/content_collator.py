@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from recbole_molar.data.collator import pad_rows
+from recbole_molar.data.collator import pad_rows, places_of_batches
 from recbole_molar.data.prompt import item_text
 
 ABSENT = "absent"  # key of a batch of items that have nothing to encode
@@ -19,12 +19,8 @@ class ContentCollator:
             tuple: (positions in `items`, batch); each position comes once.
         """
         items = [int(item) for item in items]
-        for present in (True, False):
-            places = [place for place, item in enumerate(items) if self.has(item) is present]
-            places.sort(key=lambda place: self.length(items[place]))
-            for start in range(0, len(places), batch_size):
-                chosen = places[start : start + batch_size]
-                yield chosen, self.collate([items[place] for place in chosen]) if present else {ABSENT: torch.ones(len(chosen))}
+        for present, chosen in places_of_batches([self.has(item) for item in items], [self.length(item) for item in items], batch_size):
+            yield chosen, self.collate([items[place] for place in chosen]) if present else {ABSENT: torch.ones(len(chosen))}
 
     def length(self, item):
         """What the time of an item grows with."""

@@ -59,7 +59,7 @@ def trim_and_target(interaction, model):
     Returns:
         tuple: the batch as a dict of tensors with lists cut to [B, L], and the targets [M] of its valid positions in row order.
     """
-    batch = cut_to_longest(interaction, model.ITEM_SEQ_LEN, interaction[model.ITEM_SEQ].size(1)).interaction
+    batch = cut_to_longest(interaction, model).interaction
     lengths, item_seq = batch[model.ITEM_SEQ_LEN], batch[model.ITEM_SEQ]
     return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[valid_positions(lengths, item_seq.size(1))]
 

@@ -28,12 +28,15 @@ def parts_of_like_lengths(lengths):
     return list(order.tensor_split(ends))
 
 
-def cut_to_longest(interaction, lengths_field, full):
-    """A batch with its lists [B, full] cut to the longest history.
+def cut_to_longest(interaction, model):
+    """A batch with its lists, which are as wide as the histories, cut to the longest one.
+
+    Args:
+        interaction (Interaction): RecBole's batch; model: names of the fields.
 
     Returns:
         Interaction: a new one.
     """
-    longest = int(interaction[lengths_field].max())
+    longest, full = int(interaction[model.ITEM_SEQ_LEN].max()), interaction[model.ITEM_SEQ].size(1)
     columns = interaction.interaction.items()
     return Interaction({name: value[:, :longest] if value.dim() > 1 and value.size(1) == full else value for name, value in columns})

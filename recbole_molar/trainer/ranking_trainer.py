@@ -66,7 +66,7 @@ class RankingTrainer(Trainer):
         lengths = interaction[self.model.ITEM_SEQ_LEN]
         scores = torch.empty(len(lengths), self.tot_item_num, device=self.device)
         for rows in parts_of_like_lengths(lengths):
-            part = cut_to_longest(interaction[rows], self.model.ITEM_SEQ_LEN, interaction[self.model.ITEM_SEQ].size(1))
+            part = cut_to_longest(interaction[rows], self.model)
             with last_states_only(self.model, lengths[rows] - 1) if self.last_only else contextlib.nullcontext():
                 scores[rows] = self.model.full_sort_predict(part).view(len(rows), -1).float()
         return scores

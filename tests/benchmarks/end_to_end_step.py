@@ -18,7 +18,7 @@ from recbole_molar.device import make_accelerator
 from recbole_molar.quick_start import prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
 from recbole_molar.stages import build
-from side_by_side import Row
+from side_by_side import Row, as_they_stand
 
 SAMPLE, CHECKED = 256, 4  # items of the other side that are timed; histories whose loss is compared
 
@@ -64,12 +64,7 @@ def measure(given):
 
 def _every_place(model, items):
     """MIRM's table with each given item encoded where it stands, however often: [n_items, D]."""
-    size, collator, rows = model.mirm.encode_batch_size, model.mirm.collator, torch.zeros(len(items), model.mirm.embedding_dim)
-    for start in range(0, len(items), size):
-        chosen = items[start : start + size]
-        for wanted in (True, False):
-            places = [place for place, item in enumerate(chosen.tolist()) if collator.tokens(item)[1] is wanted]
-            if places:
-                states = checkpoint(model.mirm, collator.collate(chosen[places].tolist()), use_reentrant=False)
-                rows = rows.index_put((torch.tensor(places) + start,), states)
+    rows = torch.zeros(len(items), model.mirm.embedding_dim)
+    for places, batch in as_they_stand(model.mirm.collator, items.tolist(), model.mirm.encode_batch_size):
+        rows = rows.index_put((torch.tensor(places),), checkpoint(model.mirm, batch, use_reentrant=False))
     return model.mirm_table.clone().index_put((items,), rows)

@@ -1,5 +1,7 @@
 """Histories of like lengths: each row once, parts bounded, lists cut and nothing else."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from recbole.data.interaction import Interaction
@@ -19,6 +21,6 @@ def test_each_row_once_in_order_of_length(monkeypatch, most, n_parts):
 
 def test_only_lists_are_cut():
     batch = Interaction({"seq": torch.arange(10).view(2, 5), "length": torch.tensor([2, 3]), "pair": torch.zeros(2, 2), "user": torch.tensor([7, 8])})
-    cut = cut_to_longest(batch, "length", 5)
+    cut = cut_to_longest(batch, SimpleNamespace(ITEM_SEQ="seq", ITEM_SEQ_LEN="length"))
     assert cut["seq"].tolist() == [[0, 1, 2], [5, 6, 7]] and cut["pair"].shape == (2, 2) and cut["user"].tolist() == [7, 8]
     assert batch["seq"].shape == (2, 5)

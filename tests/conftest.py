@@ -1,5 +1,7 @@
 """Shared fixtures: tiny generated data sets on disk, and the flags of a run that takes a second."""
 
+import contextlib
+
 import pytest
 
 from tiny_data import tiny_interactions, write_inter, write_items
@@ -40,3 +42,24 @@ def flags(tmp_path):
 def command_line():
     """Function that turns a dict of properties into `--key=value` words."""
     return lambda given: [f"--{key}={value}" for key, value in given.items()]
+
+
+@pytest.fixture
+def cut_after_two_epochs(monkeypatch):
+    """Context in which training is interrupted, as by Ctrl-C, once the second epoch's checkpoint is written; what is run there exits with 130."""
+    from recbole_molar.trainer.sequential_trainer import SequentialTrainer
+
+    save = SequentialTrainer._save_checkpoint
+
+    def cut(self, epoch, **kwargs):
+        save(self, epoch, **kwargs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def cutting():
+        with monkeypatch.context() as patch:
+            patch.setattr(SequentialTrainer, "_save_checkpoint", cut)
+            yield
+
+    return cutting

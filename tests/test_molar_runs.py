@@ -119,22 +119,12 @@ def test_modalities_and_items_without_them(make_data, run, modality, left, missi
     assert missing in out and (modality == "[image]" or "1 no text" in out)
 
 
-def test_end_to_end_resumes_exactly(make_data, run, tmp_path, monkeypatch):
-    from recbole_molar.trainer.sequential_trainer import SequentialTrainer
-
+def test_end_to_end_resumes_exactly(make_data, run, tmp_path, cut_after_two_epochs):
     make_data(items=True, images=True)
     given = dict(item_encoding="end_to_end", end_to_end_items=6, eval_step=3, epochs=4, align_weight=0)
     whole, _ = result_of(run(**given)[1])
-    save = SequentialTrainer._save_checkpoint
-
-    def cut(self, epoch, **kwargs):
-        save(self, epoch, **kwargs)
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(SequentialTrainer, "_save_checkpoint", cut)
-    assert run(**given, output_dir=str(tmp_path / "cut"))[0] == 130
-    monkeypatch.undo()
+    with cut_after_two_epochs():
+        assert run(**given, output_dir=str(tmp_path / "cut"))[0] == 130
     folder = next((tmp_path / "cut" / "tiny").iterdir())
     with safe_open(folder / "last.safetensors", "pt") as file:
         assert {"model.mirm_table"} < set(file.keys()) and any(name.startswith("model.mirm.") for name in file.keys())

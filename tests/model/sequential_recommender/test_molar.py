@@ -208,23 +208,13 @@ def test_second_run_reuses_the_earlier_stages(make_data, flags, capsys):
     assert first["split_hash"] == second["split_hash"]
 
 
-def test_resumed_molar_ends_as_one_that_was_never_cut(make_data, flags, tmp_path, capsys, monkeypatch):
-    from recbole_molar.trainer.sequential_trainer import SequentialTrainer
-
+def test_resumed_molar_ends_as_one_that_was_never_cut(make_data, flags, tmp_path, capsys, cut_after_two_epochs):
     make_data(items=True, images=True)
     given = flags(**{**SMALL, "dueg_dropout": 0.2}, epochs=4)
     whole = run(given, capsys)
-    save = SequentialTrainer._save_checkpoint
-
-    def cut_after_two(self, epoch, **kwargs):
-        save(self, epoch, **kwargs)
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(SequentialTrainer, "_save_checkpoint", cut_after_two)
     again = {**given, "output_dir": str(tmp_path / "cut")}
-    assert main(["run", *(f"--{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in again.items())]) == 130
-    monkeypatch.undo()
+    with cut_after_two_epochs():
+        assert main(["run", *(f"--{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in again.items())]) == 130
     folder = next((tmp_path / "cut" / "tiny").iterdir())
     resumed = run({"resume": folder}, capsys)
     assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_result"] == whole["best_valid_result"]

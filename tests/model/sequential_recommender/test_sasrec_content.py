@@ -158,20 +158,12 @@ def test_an_end_to_end_step_trains_the_encoders(make_data, make):
     assert not cached.encoders and len(cached.parameter_groups(rates)) == 1
 
 
-def test_end_to_end_resumes_exactly(make_data, run, tmp_path, monkeypatch):
+def test_end_to_end_resumes_exactly(make_data, run, tmp_path, cut_after_two_epochs):
     make_data(items=True, images=True)
     given = dict(item_encoding="end_to_end", end_to_end_items=6, epochs=3)
     whole = run(**given)[1]
-    save = SequentialTrainer._save_checkpoint
-
-    def cut(self, epoch, **kwargs):
-        save(self, epoch, **kwargs)
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(SequentialTrainer, "_save_checkpoint", cut)
-    assert run(**given, output_dir=str(tmp_path / "cut"))[0] == 130
-    monkeypatch.undo()
+    with cut_after_two_epochs():
+        assert run(**given, output_dir=str(tmp_path / "cut"))[0] == 130
     resumed = run([f"--resume={next((tmp_path / 'cut' / 'tiny').iterdir())}"])[1]
     assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_result"] == whole["best_valid_result"]
 

@@ -13,6 +13,7 @@ from recbole_molar.checkpoint import write_atomic
 from recbole_molar.data.dataset import TARGET_INDEX
 from recbole_molar.model.fused_layers import last_states_only
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
+from recbole_molar.trainer.row_collector import RowCollector
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score
 
@@ -29,6 +30,10 @@ class RankingTrainer(Trainer):
     top = None
     cuts_histories = None  # whether evaluation may cut them to their length, and ask for the last state alone; tried on the first batch
     last_only = False
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.eval_collector = RowCollector(config)
 
     def _valid_epoch(self, valid_data, show_progress=False):
         result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
@@ -47,7 +52,8 @@ class RankingTrainer(Trainer):
         if hasattr(self.model, "before_evaluation"):
             self.model.before_evaluation(self)
         self.eval_dataset, self.ranks, self.top = eval_data._dataset, [], []
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty())
+        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty())
+        return {name: float(value) for name, value in result.items()}
 
     def _full_sort_batch_eval(self, batched_data):
         if self.cuts_histories is None:

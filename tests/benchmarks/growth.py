@@ -1,0 +1,125 @@
+"""How seconds and memory grow with the number of items and of users, on generated data; each size in a process of its own.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/growth.py                    # 1 k to 300 k items, 10 k to 1 M users
+    OMP_NUM_THREADS=1 python tests/benchmarks/growth.py --quick            # up to 10 k items and 100 k users
+
+Loading and evaluation are run whole, training and encoding by a few batches and scaled. An epoch costs users x items with a softmax over the
+whole catalogue, so each axis alone must be linear. The peak is the process's, with Python and PyTorch (0.5 GiB).
+"""
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+from side_by_side import machine  # noqa: E402
+
+ITEMS, USERS = (1_000, 10_000, 100_000, 300_000), (10_000, 100_000, 1_000_000)
+FIXED_USERS, FIXED_ITEMS = 10_000, 10_000
+HISTORY = 12  # interactions of a user; more where the items would not all occur
+STEPS, ENCODED = 4, 512
+STAGES = ("load", "epoch", "evaluation", "encoding")
+
+
+def generate(folder, n_items, n_users):
+    """Write `growth.inter`, every item at least once, and `growth.item` with texts of 5 to 40 words."""
+    import numpy as np
+    import pandas as pd
+
+    draw, length = np.random.default_rng(0), max(HISTORY, math.ceil(n_items / n_users) + 2)
+    items = (draw.random((n_users, length)) ** 3 * n_items).astype(np.int64)  # a few popular ones
+    items.ravel()[draw.permutation(items.size)[:n_items]] = np.arange(n_items)
+    columns = {"user_id:token": np.repeat(np.arange(n_users), length), "item_id:token": items.ravel(), "timestamp:float": np.tile(np.arange(length), n_users)}
+    pd.DataFrame(columns).to_csv(folder / "growth.inter", sep="\t", index=False)
+    words = np.array("soft blue cotton dress classic fit running shoes waterproof jacket elegant summer leather slim long warm".split())
+    with open(folder / "growth.item", "w", encoding="utf-8") as file:
+        file.write("item_id:token\ttitle:token_seq\n")
+        file.writelines(f"{item}\tNo {item} {' '.join(draw.choice(words, draw.integers(5, 41)))}\n" for item in range(n_items))
+
+
+def one_size(n_items, n_users):
+    """CPU seconds of each stage and the peak, GiB; in this process."""
+    import torch
+
+    from all_positions import FirstBatches
+    from recbole_molar.config import Config
+    from recbole_molar.device import make_accelerator
+    from recbole_molar.quick_start import prepare, read_content
+    from recbole_molar.stages import build_mirm
+    from recbole_molar.utils import get_trainer, make_model
+
+    seconds, peaks = {}, {}
+
+    def timed(stage, work, scale=1.0):
+        start = time.process_time()
+        result = work()
+        seconds[stage] = round((time.process_time() - start) * scale, 2)
+        peaks[stage] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+        return result
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "growth"
+        folder.mkdir()
+        generate(folder, n_items, n_users)
+        given = {"dataset": "growth", "data_path": temporary, "use_cpu": True, "show_progress": False, "precision": "fp32"}
+        config = Config(config_dict={**given, "model": "SASRec"})
+        accelerator = make_accelerator("fp32", use_cpu=True)
+        prepared = timed("load", lambda: prepare(config))
+        train, valid, _ = prepared.loaders
+        model = make_model(prepared.model_class, config, train._dataset)
+        trainer = get_trainer(config)(config, model, accelerator, temporary)
+        trainer._train_epoch(FirstBatches(train, 1), 0)  # warm-up
+        timed("epoch", lambda: trainer._train_epoch(FirstBatches(train, STEPS), 0), len(train) / min(STEPS, len(train)))
+        trainer.eval_collector.data_collect(train)
+        timed("evaluation", lambda: trainer.evaluate(valid, load_best_model=False))
+        if n_users == FIXED_USERS:
+            config = Config(config_dict={**given, "model": "Molar", "item_modalities": ["text"], "align_weight": 0})
+            mirm = build_mirm(config, read_content(config, prepared.dataset)).eval()
+            with torch.no_grad():
+                timed("encoding", lambda: mirm.encode_items(range(1, ENCODED + 1)), n_items / ENCODED)
+    return {"items": n_items, "users": n_users, "seconds": seconds, "peaks": peaks}
+
+
+def measured(n_items, n_users):
+    """:func:`one_size` in a new process."""
+    words = [sys.executable, __file__, "--items", str(n_items), "--users", str(n_users)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: {n_items} items, {n_users} users: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    """Print a table for each axis, and how each stage grew with the last step of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int)
+    parser.add_argument("--users", type=int)
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args()
+    if chosen.items:
+        print(json.dumps(one_size(chosen.items, chosen.users)))
+        return
+    print(machine())
+    for axis, sizes in (("items", [(n, FIXED_USERS) for n in ITEMS]), ("users", [(FIXED_ITEMS, n) for n in USERS])):
+        print(f"\n| items | users | {' | '.join(f'{stage}, CPU s | peak, GiB' for stage in STAGES)} |\n|{'---|' * (2 + 2 * len(STAGES))}")
+        found = []
+        for n_items, n_users in sizes[:2] if chosen.quick else sizes:
+            found.append(measured(n_items, n_users))
+            cells = (f"{found[-1]['seconds'].get(stage, '')} | {found[-1]['peaks'].get(stage, '')}" for stage in STAGES)
+            print(f"| {n_items:,} | {n_users:,} | {' | '.join(cells)} |", flush=True)
+        before, after = found[-2:]
+        times = after[axis] / before[axis]
+        grown = [f"{stage} {after['seconds'][stage] / before['seconds'][stage]:.1f}" for stage in STAGES if stage in after["seconds"]]
+        peak = max(after["peaks"].values()) / max(before["peaks"].values())
+        print(f"{times:.0f} times the {axis}: {', '.join(grown)} times the seconds, {peak:.1f} times the peak")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from recbole_molar.model.user_encoder.base import UserEncoder
+from recbole_molar.model.user_encoder.gru4rec import GRU4Rec
 
 USER_TOKEN_PLACES = ("last", "first")
 
@@ -27,9 +28,11 @@ class DUEG(UserEncoder):
         dropout (float): on the item embeddings.
         input_scale (float, optional): item embeddings are divided by their root mean square and multiplied by a learned scalar that
             starts here; the table's scale need not be the word embeddings'. None takes them as they are.
+        recurrent_size (int, optional): width of a GRU below the decoder, whose output is added to each item embedding: order and recency,
+            which attention finds hard to learn from few users (not in the paper). None leaves it out.
     """
 
-    def __init__(self, decoder, embedding_dim, user_token, dropout, input_scale):
+    def __init__(self, decoder, embedding_dim, user_token, dropout, input_scale, recurrent_size=None):
         super().__init__()
         if user_token not in USER_TOKEN_PLACES:
             raise ValueError(f"dueg_user_token={user_token}: unknown. Valid: {', '.join(USER_TOKEN_PLACES)}.")
@@ -39,14 +42,23 @@ class DUEG(UserEncoder):
         self.input_scale = None if input_scale is None else nn.Parameter(torch.tensor(float(input_scale)))
         std = getattr(decoder.config, "initializer_range", 0.02) if input_scale is None else float(input_scale)
         self.user_token = nn.Parameter(torch.randn(embedding_dim) * std)
+        self.recurrent = None if recurrent_size is None else GRU4Rec.build(embedding_dim, user_encoder_hidden_size=recurrent_size)
 
     @classmethod
     def build(
-        cls, embedding_dim, decoder=None, max_length=50, *, dueg_user_token="first", dueg_dropout=0.1, dueg_input_scale=1.0
+        cls,
+        embedding_dim,
+        decoder=None,
+        max_length=50,
+        *,
+        dueg_user_token="first",
+        dueg_dropout=0.1,
+        dueg_input_scale=1.0,
+        dueg_recurrent_size=None,
     ):
         """See :meth:`UserEncoder.build`; here `decoder` is required."""
         assert decoder is not None, "DUEG is the MLLM's decoder: build() needs one"
-        return cls(decoder, embedding_dim, dueg_user_token, dueg_dropout, dueg_input_scale)
+        return cls(decoder, embedding_dim, dueg_user_token, dueg_dropout, dueg_input_scale, dueg_recurrent_size)
 
     def forward(self, item_emb, item_seq_len):
         """See :meth:`UserEncoder.forward`."""
@@ -77,7 +89,11 @@ class DUEG(UserEncoder):
         """Item embeddings at the scale that the decoder reads, [B, L, D]."""
         if self.input_scale is not None:
             item_emb = F.rms_norm(item_emb, item_emb.shape[-1:], eps=1e-6) * self.input_scale
-        return self.dropout(item_emb)
+        item_emb = self.dropout(item_emb)
+        if self.recurrent is None:
+            return item_emb
+        with torch.autocast(item_emb.device.type, enabled=False):
+            return item_emb + self.recurrent(item_emb.float(), None)
 
 
 def _all_prefixes_mask(length, like):

@@ -12,6 +12,7 @@ from recbole_molar.model.content_encoder.compact_image import CompactImage
 from recbole_molar.model.content_encoder.compact_text import CompactText
 from recbole_molar.model.content_encoder.image_encoder import ImageEncoder
 from recbole_molar.model.content_encoder.text_encoder import TextEncoder
+from recbole_molar.model.fused_layers import fuse_layers
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.property_error import bad_value
 from recbole_molar.stages import as_list, read_item_content  # noqa: F401  (quick_start reads the content by it)
@@ -55,7 +56,7 @@ def assemble(config, prepared, tables, encoders):
     """The recommender out of its parts, ready to train."""
     init_seed(config["seed"], config["reproducibility"])
     trained = encoders if config["item_encoding"] == "end_to_end" else None
-    return prepared.model_class(config, prepared.loaders[0]._dataset, tables, trained).to(config["device"])
+    return fuse_layers(prepared.model_class(config, prepared.loaders[0]._dataset, tables, trained).to(config["device"]))
 
 
 def modalities(config, content):

@@ -7,6 +7,7 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import load_tensors, read_json
 from recbole_molar.data.item_content import ItemContent, check_modalities, read_header
 from recbole_molar.lookup import find_class
+from recbole_molar.model.fused_layers import fuse_layers
 from recbole_molar.model.id_model.id_model import IDModel
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.backbone.quantization import check_quantization
@@ -79,7 +80,7 @@ def assemble(config, prepared, mirm, table, id_model, id_dim):
         decoder.gradient_checkpointing()
     trained_mirm = mirm if config["item_encoding"] == "end_to_end" else None
     molar = prepared.model_class(config, prepared.loaders[0]._dataset, table, decoder, id_model=id_model, id_dim=id_dim, mirm=trained_mirm)
-    return molar.to(config["device"])
+    return fuse_layers(molar.to(config["device"]))
 
 
 def build_id_model(config, prepared, accelerator, folder, train_id_model):

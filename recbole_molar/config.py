@@ -139,6 +139,8 @@ class Config(RecBoleConfig):
             self._read_ours(ours / "backbone" / f"{file}.yaml")
         if isinstance(backbone, str) and re.fullmatch(r"[\w.-]+", backbone):
             self._read_ours(ours / "backbone" / f"{backbone}.yaml")
+        if "user_encoder" not in chosen:  # HLLM: no stage 1, one user encoder, no ID model
+            return
         for file in sorted((ours / "finetune").glob("*.yaml")):
             self._read_ours(file)
         find_class(chosen["user_encoder"], "model.user_encoder", key="user_encoder")

@@ -58,6 +58,8 @@ def negatives_fit_the_loss(final):
 
 def text_has_columns(one):
     """MIRM cannot read text from no column."""
+    if one.item_text_fields == [] and one.mirm_backbone and one.item_modalities is None:
+        raise bad_value("item_text_fields", "[]", "this model reads text alone. Name columns, or ~ for all.")
     if one.item_text_fields == [] and "text" in (one.item_modalities or ()):
         text = f"item_text_fields=[]: item_modalities={one.item_modalities} reads text. Name columns, ~ for all, or set item_modalities=[image]."
         raise PropertyError("item_text_fields", text, ["item_modalities"])
@@ -81,9 +83,11 @@ def compact_is_a_model(one):
         if value % divisor:
             raise PropertyError(key, f"{key}={value}: must be a positive multiple of {divisor}, because of {by}.", [by])
     most = one.compact_num_layers
-    if one.dueg_layers is not None and one.dueg_layers > most:
-        text = f"dueg_layers={one.dueg_layers}: the decoder of mirm_backbone={one.mirm_backbone} has {most} layers. Valid: 1 to {most}, or ~ for all."
-        raise PropertyError("dueg_layers", text, ["compact_num_layers"])
+    for key in ("dueg_layers", "user_llm_layers"):
+        layers = getattr(one, key)
+        if layers is not None and layers > most:
+            text = f"{key}={layers}: the decoder of mirm_backbone={one.mirm_backbone} has {most} layers. Valid: 1 to {most}, or ~ for all."
+            raise PropertyError(key, text, ["compact_num_layers"])
     if one.user_encoder == "SASRec" and one.user_encoder_heads and one.compact_hidden_size % one.user_encoder_heads:
         text = f"user_encoder_heads={one.user_encoder_heads}: must divide the embedding size, compact_hidden_size={one.compact_hidden_size}."
         raise PropertyError("user_encoder_heads", text, ["compact_hidden_size"])

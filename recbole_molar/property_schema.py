@@ -177,6 +177,8 @@ class Properties(TransformerKeys):
     encoder_image_side: Side = None
     encoder_patch: Count = None
     encoder_epochs: Whole = None
+    # model/HLLM.yaml
+    user_llm_layers: Annotated[Count | None, Field(description="a whole number of at least 1, or ~ for all")] = None
     # backbone/compact.yaml
     compact_hidden_size: Count = None
     compact_num_layers: Count = None

@@ -18,17 +18,23 @@ from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, mak
 from recbole.utils import init_seed
 
 DESCRIPTION_COLUMNS = ("plot", "description", "overview", "summary", "abstract")
+# Properties without `mirm_`; a model that reads no pictures leaves some out
+MIRM_OPTIONS = ("backbone", "tuning", "readout", "max_tokens", "image_size", "encode_batch_size", "lora_rank", "lora_alpha", "quantization")
+USER_DEPTHS = ("dueg_layers", "user_llm_layers")  # Molar's and HLLM's
 
 
-def read_item_content(config, dataset):
+def read_item_content(config, dataset, modalities=None):
     """Texts and pictures of the data set's items, by internal id.
+
+    Args:
+        config (Config), dataset (HistoryDataset): the run's. modalities (list, optional): what is read; by default `item_modalities`.
 
     Raises:
         ValueError: the `.item` file, its columns, ids or the pictures do not fit; says what to do.
     """
     folder = Path(config["data_path"])
     item_file = folder / f"{config['dataset']}.item"
-    modalities, image_dir = as_list(config["item_modalities"]), folder / str(config["item_image_dir"])
+    modalities, image_dir = as_list(modalities or config["item_modalities"]), folder / str(config["item_image_dir"])
     if "image" in modalities and "text" in modalities and not image_dir.is_dir():
         getLogger().warning("%s: no such folder; the items are read without pictures (item_modalities=[text])", image_dir)
         modalities.remove("image")
@@ -74,13 +80,17 @@ def build(config, prepared, content, accelerator, folder, train_id_model):
 
 def assemble(config, prepared, mirm, table, id_model, id_dim):
     """The recommender out of its parts, ready to train; table (Tensor): [n_items, D_mirm]."""
+    return join(config, prepared, mirm, table, "dueg_layers", id_model=id_model, id_dim=id_dim)
+
+
+def join(config, prepared, mirm, table, depth, **others):
+    """A model over MIRM's table and a decoder of as many layers as the property `depth` says, ready to train; MIRM goes with it where it is trained."""
     init_seed(config["seed"], config["reproducibility"])
-    decoder = mirm.backbone.user_decoder(config["dueg_layers"])
+    decoder = mirm.backbone.user_decoder(config[depth])
     if config["gradient_checkpointing"]:
         decoder.gradient_checkpointing()
     trained_mirm = mirm if config["item_encoding"] == "end_to_end" else None
-    molar = prepared.model_class(config, prepared.loaders[0]._dataset, table, decoder, id_model=id_model, id_dim=id_dim, mirm=trained_mirm)
-    return fuse_layers(molar.to(config["device"]))
+    return fuse_layers(prepared.model_class(config, prepared.loaders[0]._dataset, table, decoder, mirm=trained_mirm, **others).to(config["device"]))
 
 
 def build_id_model(config, prepared, accelerator, folder, train_id_model):
@@ -99,11 +109,10 @@ def build_mirm(config, content):
     weights = weights_file(config["mirm_weights"])
     tokenizer = load_tensors(weights)[1].get("tokenizer") if weights else None
     backbone_options = {key: value for key, value in config.final_config_dict.items() if key.startswith("compact_")}
+    options = {key: config[f"mirm_{key}"] for key in MIRM_OPTIONS if f"mirm_{key}" in config}
     mirm = MIRM.build(
-        content, backbone=config["mirm_backbone"], tuning=config["mirm_tuning"], backbone_options=backbone_options, readout=config["mirm_readout"],
-        max_tokens=config["mirm_max_tokens"], image_size=config["mirm_image_size"], encode_batch_size=config["mirm_encode_batch_size"],
-        seed=config["seed"], lora_rank=config["mirm_lora_rank"], lora_alpha=config["mirm_lora_alpha"],
-        gradient_checkpointing=config["gradient_checkpointing"], tokenizer=tokenizer, quantization=config["mirm_quantization"],
+        content, backbone_options=backbone_options, seed=config["seed"], gradient_checkpointing=config["gradient_checkpointing"], tokenizer=tokenizer,
+        **options,
     )
     _check_depth(config, mirm.backbone)
     if weights:
@@ -134,9 +143,11 @@ def weights_file(given):
 
 
 def _check_depth(config, backbone):
-    layers, most = config["dueg_layers"], backbone.user_decoder_depth
-    if layers is not None and not (isinstance(layers, int) and 1 <= layers <= most):
-        raise bad_value("dueg_layers", layers, f"the decoder of mirm_backbone={config['mirm_backbone']} has {most} layers. Valid: 1 to {most}, or ~ for all.")
+    most = backbone.user_decoder_depth
+    for key in USER_DEPTHS:
+        layers = config[key]
+        if layers is not None and not (isinstance(layers, int) and 1 <= layers <= most):
+            raise bad_value(key, layers, f"the decoder of mirm_backbone={config['mirm_backbone']} has {most} layers. Valid: 1 to {most}, or ~ for all.")
 
 
 def finetune_mirm(config, mirm, dataset, accelerator, folder):

@@ -6,7 +6,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from recbole_molar.doctor.rehearsal import GIB, free_memory
 from recbole_molar.lookup import available
-from recbole_molar.stages import build_mirm
+from recbole_molar.quick_start import stages_of
 
 FP32_PER_STORED = 2  # published weights are bf16, ours are fp32
 FOUR_BITS_PER_STORED = 0.75  # at most: linear layers take a quarter, word embeddings double (tests/benchmarks/backbone_memory.py)
@@ -21,7 +21,7 @@ def build_here(config, content):
     Raises:
         ValueError: what a run would stop with.
     """
-    name = str(config["mirm_backbone"])
+    name, build_mirm = str(config["mirm_backbone"]), stages_of(config.model_class).build_mirm
     parts = available("model.backbone")
     if name in parts or any(path.rpartition(".")[2] == name for path in parts.values()):
         return build_mirm(config, content), {"name": name}

@@ -12,8 +12,8 @@ from recbole_molar.device import kept_freed_memory
 from recbole_molar.doctor.features import rehearse_features
 from recbole_molar.doctor.rehearsal import Clock, free_memory, seconds_of, seconds_per_batch, watched
 from recbole_molar.model.item_embedding import ItemEmbedding
-from recbole_molar.quick_start import DONE, finished_id_model, id_model_cache, make_id_config, prepare
-from recbole_molar.stages import assemble, build_id_model, finetune_trainer
+from recbole_molar.quick_start import DONE, finished_id_model, id_model_cache, make_id_config, prepare, stages_of
+from recbole_molar.stages import build_id_model, finetune_trainer
 from recbole_molar.utils import get_trainer, make_model
 from recbole.data.interaction import cat_interactions
 from recbole.utils import init_seed
@@ -56,7 +56,7 @@ class Estimate:
             init_seed(self.config["seed"], self.config["reproducibility"])
             model = make_model(self.prepared.model_class, self.config, self.prepared.loaders[0]._dataset)
         else:
-            model = rehearse_features(self) if self.mirm is None else self._molar()
+            model = rehearse_features(self) if self.mirm is None else self._over_mirm()
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._training(self.config["model"], self.config, self.prepared, model)
         fits = not any("does_not_fit" in stage for stage in self.stages.values())
@@ -67,16 +67,18 @@ class Estimate:
             "parameters": self.parameters, "slowdown": Clock.slowdown(), "threads": torch.get_num_threads(),
         }
 
-    def _molar(self):
-        """Molar with untrained parts; rehearses the stages before it on the way."""
-        config = self.config
-        if not config["align_weight"]:
-            self.skip("id_model", "left out: align_weight=0")
-        id_model, id_dim = build_id_model(config, self.prepared, self.accelerator, None, self._id_model)
-        self._stage_1()
+    def _over_mirm(self):
+        """The recommender with untrained parts; rehearses the stages before it, those that it has, on the way."""
+        config, id_parts = self.config, ()
+        if "id_model" in config:
+            if not config["align_weight"]:
+                self.skip("id_model", "left out: align_weight=0")
+            id_parts = build_id_model(config, self.prepared, self.accelerator, None, self._id_model)
+        if "mirm_finetune_tasks" in config:
+            self._stage_1()
         self._table()
         table = torch.randn(len(self.content), self.mirm.embedding_dim)
-        return assemble(config, self.prepared, self.mirm, table, id_model, id_dim)
+        return stages_of(config.model_class).assemble(config, self.prepared, self.mirm, table, *id_parts)
 
     # ------------------------------------------------------------------ stages
 
@@ -165,7 +167,8 @@ class Estimate:
 
     def _missing_rows(self):
         """Items that the cache lacks for MIRM as it is after stage 1: all of them where stage 1 has yet to be run."""
-        if self.item_cache and self.stages["mirm_finetune"].get("skipped") and any(self.item_cache.glob("items-*.safetensors")):
+        is_finished = self.stages.get("mirm_finetune", {"skipped": True}).get("skipped")
+        if self.item_cache and is_finished and any(self.item_cache.glob("items-*.safetensors")):
             _, known = ItemEmbedding(self.item_cache).known(self.mirm, self.accelerator)
             if known:
                 return sum(mark not in known for mark in self.content.fingerprints()[1:])

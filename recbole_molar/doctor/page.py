@@ -10,6 +10,7 @@ from PIL import Image
 
 from recbole_molar.checkpoint import write_text
 from recbole_molar.data.prompt import item_text
+from recbole_molar.model.mirm import IMAGE_SIZE
 
 PER_KIND = 2
 MOST_SHOWN, MOST_OF_NAME = 3000, 200  # characters of an item's text on either side of the cut, and of a title or id
@@ -33,7 +34,7 @@ def write_page(path, config, content, mirm, counts):
         path (Path): file to write. config (Config); content (ItemContent): the run's. mirm (MIRM, optional): for tokens and pictures as they are.
         counts (ndarray): [n_items], training interactions.
     """
-    width, height = config["mirm_image_size"]
+    width, height = config["mirm_image_size"] or IMAGE_SIZE
     title = html.escape(f"{config['dataset']}: items as MIRM reads them")
     about = (
         "What stands in the boxes is the decoded prompt. <mark>Marked</mark> is what the prompt adds, <span class='cut'>struck out</span> the text beyond "

@@ -15,6 +15,7 @@ from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
 from recbole_molar.property_error import bad_value
 
 READOUTS = ("cur_item", "mean")
+IMAGE_SIZE = (112, 168)  # (width, height) of all pictures, where nothing else is said
 
 
 class MIRM(ItemEncoder):
@@ -38,7 +39,7 @@ class MIRM(ItemEncoder):
 
     @classmethod
     def build(cls, content, backbone="compact", tuning="full", backbone_options=None, readout="cur_item", max_tokens=96,
-              image_size=(112, 168), encode_batch_size=16, seed=0, tokenizer=None, quantization=None, **tuning_options):
+              image_size=IMAGE_SIZE, encode_batch_size=16, seed=0, tokenizer=None, quantization=None, **tuning_options):
         """Make it from plain values.
 
         Args:

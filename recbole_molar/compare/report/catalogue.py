@@ -58,11 +58,11 @@ class Catalogue:
 
 
 def _content(folders, moved, dataset):
-    """Texts and pictures as the first run that reads them does; as Molar would where no run does; None where there are none."""
+    """Texts and pictures as the first run that reads both does; as Molar would where no run does; None where there are none."""
     from recbole_molar.stages import read_item_content  # transformers takes seconds to import
 
     configs = [Config(config_file_list=[folder / CONFIG], config_dict=moved) for folder in folders]
-    config = next((config for config in configs if hasattr(config.model_class, "stages")), None)
+    config = next((config for config in configs if hasattr(config.model_class, "stages") and "item_image_dir" in config), None)
     if config is None:
         config = Config(model="Molar", dataset=configs[0]["dataset"], config_dict={"data_path": configs[0].as_yaml()["data_path"]})
     for modalities in (["text", "image"], ["text"], ["image"]):  # what people see is no ablation: titles and pictures, whatever MIRM read

@@ -85,7 +85,7 @@ class MolarRun:
 
 
 def item_embeddings(folder, n_items, molar=None):
-    """A run's item embeddings, whatever its model: Molar's own, else a checkpoint's `item_embedding.weight`.
+    """A run's item embeddings, whatever its model: Molar's own, else a checkpoint's `item_embedding.weight`, or the table that a trained MIRM left.
 
     Args:
         folder (Path); n_items (int): N; molar (MolarRun, optional): the same run, loaded.
@@ -98,7 +98,7 @@ def item_embeddings(folder, n_items, molar=None):
     if not (folder / BEST).is_file():
         return None
     tensors, _ = load_tensors(folder / BEST)
-    table = tensors.get("model.item_embedding.weight")
+    table = tensors.get("model.item_embedding.weight", tensors.get("model.mirm_table"))
     if table is None or table.dim() != 2 or len(table) < n_items or table.size(1) < 2:  # some models add rows for mask tokens
         return None
     return table[:n_items].float().numpy().astype(np.float32)

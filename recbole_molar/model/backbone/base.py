@@ -110,6 +110,12 @@ class Backbone(nn.Module):
         """A copy of the decoder's first layers for DUEG, see :class:`DecoderStack`."""
         return DecoderStack(self.decoder, num_layers)
 
+    def freeze_all_but_decoder(self):
+        """What only pictures or written words need (vision tower, projector, a head of its own) is not trained."""
+        read = {id(value) for value in self.decoder.parameters()}
+        for value in self.model.parameters():
+            value.requires_grad_(value.requires_grad and id(value) in read)
+
     def image_inputs(self, images):
         """uint8 images [height, width, 3] -> the model's image tensors."""
         return {name: value for name, value in self._process(images).items() if name not in OF_TEXT}

@@ -95,6 +95,19 @@ def test_image_and_text_both_reach_the_embedding(mirm):
     assert not close(images[0], images[1])
 
 
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_for_text_alone_the_decoder_is_trained_and_nothing_else(content, source, tuning):
+    mirm = build(content.only("text"), source, tuning=tuning)
+    mirm.backbone.freeze_all_but_decoder()
+    trained, decoder = [value for value in mirm.parameters() if value.requires_grad], set(map(id, mirm.backbone.decoder.parameters()))
+    assert trained and all(id(value) in decoder for value in trained)
+    embeddings = mirm.encode_items([1, 2, 3])
+    (embeddings * torch.randn_like(embeddings)).sum().backward()
+    reached = [value for value in trained if value.grad is not None and value.grad.any()]
+    assert len(reached) > len(trained) / 4  # LoRA's first factors, and layers that look at a picture, have none yet
+    assert all(value.grad is None for value in mirm.parameters() if id(value) not in decoder)
+
+
 @torch.no_grad()
 def test_the_picture_reaches_the_embedding(mirm, monkeypatch):
     before = mirm.encode_items([1, 2, 4])

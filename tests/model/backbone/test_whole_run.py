@@ -32,3 +32,17 @@ def test_a_run_with_a_saved_backbone(make_data, flags, command_line, capsys, tmp
     with safe_open(folder / "best.safetensors", "pt") as file:
         of_mirm = [name for name in file.keys() if name.startswith("model.mirm.")]
     assert bool(of_mirm) is (encoding == "end_to_end") and all("lora_" in name or "trainable_tokens" in name for name in of_mirm)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "internvl", "mllama"])
+def test_hllm_with_a_saved_backbone(make_data, flags, command_line, capsys, tmp_path, name):
+    make_data(items=True, images=True)
+    for folder in ("toy", "backbone"):
+        (tmp_path / folder).mkdir()
+    getattr(tiny_backbones, f"save_{name}")(tmp_path / "backbone", toy_content(tmp_path / "toy"))
+    given = {key: value for key, value in GIVEN.items() if key not in ("model", "mirm_finetune_samples", "mirm_image_size", "align_weight")}
+    assert main(["run", *command_line(flags(model="HLLM", **given, mirm_backbone=tmp_path / "backbone"))]) == 0
+    result, folder = result_of(capsys.readouterr().out)
+    with safe_open(folder / "best.safetensors", "pt") as file:
+        kept = [name for name in file.keys() if name.startswith("model.mirm.")]
+    assert result["epochs_run"] == 1 and kept and all("lora_" in name or "trainable_tokens" in name for name in kept)

@@ -1,0 +1,142 @@
+"""What Molar and HLLM share: a table of MIRM's item embeddings, fixed or trained, below a user encoder that reads all positions at once."""
+
+import functools
+from logging import getLogger
+
+import torch
+import torch.nn.functional as F
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.model.all_positions import valid_positions
+from recbole_molar.model.item_embedding import ItemEmbedding
+from recbole_molar.model.item_encoder import encoded_anew, some_items
+from recbole_molar.model.like_lengths import parts_of_like_lengths
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+
+
+class MIRMRecommender(SequentialRecommender):
+    """Base of the models whose items MIRM reads. Subclasses set `user_encoder` (UserEncoder) and `log_temperature` (scalar), and have
+    `calculate_loss`.
+
+    Args:
+        config (Config), dataset (HistoryDataset): as for every RecBole model.
+        item_table (Tensor): [n_items, D_mirm], MIRM's embeddings, row 0 zeros.
+        mirm (MIRM, optional): trained by the recommendation loss too (`item_encoding: end_to_end`); None keeps the table fixed.
+    """
+
+    input_type = InputType.POINTWISE
+    trains_all_positions = True
+    supports_autocast = True
+    never_decays = ()  # first part of the names of matrices without weight decay
+
+    def __init__(self, config, dataset, item_table, mirm=None):
+        super().__init__(config, dataset)
+        self.mirm = mirm
+        self.end_to_end_items, self.recompute_items = config["end_to_end_items"], config["gradient_checkpointing"]
+        # Trained end to end, rows outside the last batches are stale: a resumed run must find them as they were.
+        self.register_buffer("mirm_table", item_table.float(), persistent=mirm is not None)
+        self._eval_table = None
+
+    def item_embeddings(self, mirm_table=None):
+        """Item embeddings of the whole catalogue, [N, D], out of MIRM's table, [N, D_mirm]."""
+        return self.mirm_table if mirm_table is None else mirm_table
+
+    def forward(self, item_seq, item_seq_len, table=None):
+        """User embeddings at every position, and the item embeddings that they are scored against.
+
+        Args:
+            item_seq (Tensor): [B, L], right-padded; item_seq_len (Tensor): [B]; table (Tensor, optional): [N, D], if at hand.
+
+        Returns:
+            tuple: user embeddings [B, L, D], item embeddings [N, D].
+        """
+        table = self.item_embeddings() if table is None else table  # [N, D]
+        history = table[item_seq]  # [B, L, D]
+        user = self.user_encoder(history, item_seq_len)  # [B, L, D]
+        return user, table
+
+    def batch_table(self, item_seq, targets, negatives):
+        """Item embeddings for one training step, which reads these items; negatives may be None: [N, D]."""
+        return self.item_embeddings(None if self.mirm is None else self._fresh_table(item_seq, targets, negatives))
+
+    def _fresh_table(self, item_seq, targets, negatives):
+        """MIRM's table with the batch's own items encoded anew, with gradients; each item once, `end_to_end_items` at most."""
+        items = some_items((item_seq, targets, negatives), self.end_to_end_items)
+        return encoded_anew(functools.partial(self.mirm.encode_items, recompute=self.recompute_items), self.mirm_table, items)
+
+    def user_embeddings(self, item_seq, item_seq_len, table):
+        """User embeddings at all M valid positions in row order: [M, D]."""
+        valid = valid_positions(item_seq_len, item_seq.size(1))  # [B, L]
+        place = valid.flatten().cumsum(0).view(valid.shape) - 1  # of each position among the valid ones
+        users, places = [], []
+        for rows in parts_of_like_lengths(item_seq_len):
+            lengths = item_seq_len[rows]
+            longest = int(lengths.max())
+            user, _ = self.forward(item_seq[rows, :longest], lengths, table)
+            users.append(user[valid[rows, :longest]])
+            places.append(place[rows, :longest][valid[rows, :longest]])
+        return torch.cat(users)[torch.cat(places).argsort()]
+
+    def _scored(self, user, table):
+        """User and item embeddings whose dot product is the score: here cosine over a temperature."""
+        return F.normalize(user.float(), dim=-1) * torch.exp(-self.log_temperature), F.normalize(table.float(), dim=-1)
+
+    # ---------------------------------------------------- hooks of the trainer
+
+    @torch.no_grad()
+    def before_evaluation(self, trainer):
+        """Bring the item embeddings up to date once for all batches of an evaluation."""
+        if self.mirm is not None:
+            self.mirm_table = ItemEmbedding().fill(self.mirm, trainer.accelerator, self.mirm.encode_batch_size).to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            self._eval_table = self.item_embeddings()
+
+    def train(self, mode=True):
+        """Training makes the table of the last evaluation stale; RecBole's repeated eval() does not."""
+        self._eval_table = None if mode else self._eval_table
+        return super().train(mode)
+
+    def parameter_groups(self, config):
+        """AdamW groups: weight decay on matrices only, MIRM at its own learning rate."""
+        groups = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                of_mirm, decays = name.startswith("mirm."), parameter.dim() > 1 and not name.startswith(self.never_decays)
+                groups.setdefault((of_mirm, decays), []).append(parameter)
+        rates = {True: config["mirm_learning_rate"], False: config["learning_rate"]}
+        decay = {True: config["weight_decay"], False: 0.0}
+        if not groups:
+            getLogger().warning("nothing in this model is trained")
+        return [{"params": parameters, "lr": rates[of_mirm], "weight_decay": decay[decays]} for (of_mirm, decays), parameters in groups.items()]
+
+    def is_saved(self, name):
+        """Checkpoints leave out what another file holds: of MIRM what is not trained."""
+        return not name.startswith("mirm.") or name in self._trained_of_mirm
+
+    @functools.cached_property
+    def _trained_of_mirm(self):
+        return {f"mirm.{name}" for name, value in self.mirm.named_parameters() if value.requires_grad}
+
+    # -------------------------------------------------------------- prediction
+
+    def user_embedding(self, interaction):
+        """The user embedding after the whole history and the item embeddings: [B, D], [N, D]."""
+        table = self.item_embeddings() if self._eval_table is None else self._eval_table
+        item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        user = table.new_empty(len(item_seq), table.size(1))
+        with torch.autocast(self.device.type, enabled=False):
+            for rows in parts_of_like_lengths(item_seq_len):
+                lengths = item_seq_len[rows]
+                user[rows] = self.user_encoder.last(table[item_seq[rows, : int(lengths.max())]], lengths)
+        return user, table
+
+    def full_sort_predict(self, interaction):
+        """Scores of all items, fp32: [B, n_items]."""
+        user, table = self._scored(*self.user_embedding(interaction))
+        return user @ table.T
+
+    def predict(self, interaction):
+        """Scores of the given items: [B]."""
+        user, table = self._scored(*self.user_embedding(interaction))
+        return (user * table[interaction[self.ITEM_ID]]).sum(-1)

@@ -1,0 +1,58 @@
+"""HLLM's stages before the recommender: item texts, the item LLM, the table of its embeddings."""
+
+from logging import getLogger
+from pathlib import Path
+
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar import stages
+from recbole_molar.model.backbone.quantization import check_quantization
+from recbole_molar.model.item_embedding import ItemEmbedding
+from recbole_molar.model.mirm import is_built_here
+from recbole_molar.property_error import bad_value
+from recbole_molar.stages import as_list, join, weights_file
+
+
+def check_parts(config):
+    """Find out about bad properties before any work.
+
+    Raises:
+        PropertyError: no text is to be read, no such weights file, or 4 bits that cannot be had.
+    """
+    if "text" not in as_list(config["item_modalities"] or "text"):  # a data set's YAML may say it, for models that have a choice
+        raise bad_value("item_modalities", config["item_modalities"], f"{config['model']} reads text alone. Leave it out.")
+    check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, is_built_here(config["mirm_backbone"]))
+    weights_file(config["mirm_weights"])
+
+
+def read_item_content(config, dataset):
+    """Texts of the data set's items, by internal id; raises ValueError as :func:`recbole_molar.stages.read_item_content`."""
+    return stages.read_item_content(config, dataset, ["text"])
+
+
+def build_mirm(config, content):
+    """The item LLM: MIRM, of which only what reads text can be trained."""
+    mirm = stages.build_mirm(config, content)
+    mirm.backbone.freeze_all_but_decoder()
+    return mirm
+
+
+def build(config, prepared, content, accelerator, folder, train_id_model=None):
+    """Run the stages and put the recommender together.
+
+    Args:
+        config (Config); prepared (Prepared): its data; content (ItemContent); accelerator (Accelerator); folder (RunFolder).
+
+    Returns:
+        HLLM: ready to train.
+    """
+    mirm = build_mirm(config, content)
+    if config["item_encoding"] == "cached" and mirm.own_tokenizer and not config["mirm_weights"]:
+        getLogger().warning("the item LLM is random and stays so: mirm_backbone=%s, item_encoding=cached. Set mirm_weights.", config["mirm_backbone"])
+    with folder.stage("item_embedding", "one pass of the item LLM over the items that are not in the cache"):
+        table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
+    return assemble(config, prepared, mirm, table)
+
+
+def assemble(config, prepared, mirm, table):
+    """The recommender out of its parts, ready to train; table (Tensor): [n_items, D]."""
+    return join(config, prepared, mirm, table, "user_llm_layers")

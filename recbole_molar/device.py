@@ -3,10 +3,13 @@
 import contextlib
 import ctypes
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
+WAIT_AT_MOST = timedelta(hours=12)  # of one process for the others: while another run, or the main process alone, is at a stage
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 
 
@@ -78,4 +81,11 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
     native = has_cpu_bf16() if cpu else torch.cuda.is_bf16_supported()
     mixed = "bf16" if precision == "bf16" or (precision == "auto" and native) else "no"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps)
+    between_processes = [
+        # A task, or a batch without pictures, leaves parts of a model out; buffers (the item table) are kept equal by those who change them.
+        DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+        InitProcessGroupKwargs(timeout=WAIT_AT_MOST),
+    ]
+    return Accelerator(
+        mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps, kwargs_handlers=between_processes
+    )

@@ -18,6 +18,7 @@ from recbole_molar.model.item_adapter import ItemAdapter, standardize
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.item_encoder import encoded_anew, some_items
 from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
+from recbole_molar.processes import bar_off, from_main, gathered, of_whole_batch, own_part
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
@@ -97,6 +98,11 @@ class Molar(SequentialRecommender):
             return (rec,)
         return (rec, self.align_weight * self._post_alignment(interaction, content_user), *self._id_loss(interaction))
 
+    def n_targets(self, interaction):
+        """Positions of a batch; those of the ID model's loss, where it trains too, as that model counts them."""
+        positions = int(interaction[self.ITEM_SEQ_LEN].sum())
+        return [self.id_model.n_targets(interaction) if name == "id" else positions for name in self.loss_names]
+
     def _user_embeddings(self, item_seq, item_seq_len, table):
         """E_con at all M valid positions in row order, [M, D], at the last one of each row, [B, D], and the item embeddings."""
         table = self.item_embeddings() if table is None else table
@@ -118,7 +124,7 @@ class Molar(SequentialRecommender):
         if self.rec_loss == "bce":
             return sample_negatives(targets, self.n_items)  # [M]
         if self.rec_loss == "nce":
-            return torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device)  # [K]
+            return from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
         return None
 
     def _next_item_loss(self, user, table, targets, negatives):
@@ -137,7 +143,8 @@ class Molar(SequentialRecommender):
 
     def _post_alignment(self, interaction, content_user):
         id_user = self.id_model(interaction) if self.id_users is None else self.id_users[self._id_row[interaction["target_index"]]]
-        return alignment_loss(self.id_projection(id_user), content_user, self.align_temperature, interaction[self.USER_ID])
+        id_user, content_user, user_ids = map(of_whole_batch, (self.id_projection(id_user), content_user, interaction[self.USER_ID]))
+        return alignment_loss(id_user, content_user, self.align_temperature, user_ids)
 
     def _id_loss(self, interaction):
         return (self.id_model.calculate_loss(interaction),) if self.id_model.trains else ()
@@ -157,9 +164,11 @@ class Molar(SequentialRecommender):
         if self.id_model is None or self.id_model.trains:
             return
         rows = train_data._dataset.inter_feat
-        starts = range(0, len(rows), 256)
-        parts = [self.id_model(rows[slice(start, start + 256)].to(self.device)) for start in tqdm(starts, desc="ID user embeddings", leave=False, disable=None)]
-        self.id_users = torch.cat(parts)  # [rows, D_id]
+        starts = own_part(range(0, len(rows), 256))
+        parts = [self.id_model(rows[[0]].to(self.device))[:0]]  # a process may have nothing else
+        for start in tqdm(starts, desc="ID user embeddings", leave=False, disable=bar_off()):
+            parts.append(self.id_model(rows[slice(start, start + 256)].to(self.device)))
+        self.id_users = gathered(torch.cat(parts))  # [rows, D_id]
         self._id_row = torch.zeros(int(rows["target_index"].max()) + 1, dtype=torch.long, device=self.device)
         self._id_row[rows["target_index"].to(self.device)] = torch.arange(len(rows), device=self.device)
 

@@ -73,7 +73,7 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
         use_cpu (bool): stay on the CPU even where there is a GPU.
 
     Raises:
-        ValueError: an unknown precision.
+        ValueError: an unknown precision; a way of sharing a model between processes that is not data parallel.
     """
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision={precision}: unknown. Valid: auto, bf16, fp32.")
@@ -83,9 +83,16 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     between_processes = [
         # A task, or a batch without pictures, leaves parts of a model out; buffers (the item table) are kept equal by those who change them.
-        DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+        DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=WAIT_AT_MOST),
     ]
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps, kwargs_handlers=between_processes
     )
+    kind = accelerator.distributed_type.value
+    if kind != "NO" and not kind.startswith("MULTI_"):
+        raise ValueError(
+            f"distributed_type={kind}, of Accelerate's configuration: not supported. What each process encodes differs, and its passes would wait for each "
+            "other's shards (docs/scale.md). Take MULTI_GPU, and for a large backbone mirm_tuning=lora, mirm_quantization=4bit, gradient_checkpointing=True."
+        )
+    return accelerator

@@ -1,18 +1,22 @@
 """Two processes do what one does with the same batches; they end together where one fails. Dropout is off where results are compared."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from accelerate.utils import DistributedType
 from safetensors import safe_open
 from test_molar_runs import SMALL
 from tiny_data import tiny_interactions, write_inter, write_items
 
+from recbole_molar import device
 from recbole_molar.__main__ import main
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
@@ -144,6 +148,19 @@ def test_the_main_process_alone_tells_the_result(both):
     assert sum(line.endswith("result.json") for line in out.splitlines()) == len(RUNS) + 2
     assert out.count("== test") == len(RUNS) + 2
     assert err.count("nowhere.inter: missing") == 1  # bad input, which all processes find
+
+
+@pytest.mark.parametrize("kind, refused", [("FSDP", True), ("DEEPSPEED", True), ("MULTI_GPU", False), ("NO", False)])
+def test_sharded_weights_are_refused(monkeypatch, kind, refused):
+    monkeypatch.setattr(device, "Accelerator", lambda **options: SimpleNamespace(distributed_type=DistributedType(kind)))
+    with pytest.raises(ValueError, match=f"distributed_type={kind}.*docs/scale.md") if refused else contextlib.nullcontext():
+        device.make_accelerator("fp32", use_cpu=True)
+
+
+def test_other_commands_refuse_a_launcher(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["doctor", "--dataset=tiny"]) == 2
+    assert "doctor: one process" in capsys.readouterr().err
 
 
 def test_an_error_of_one_process_ends_all_and_is_told_once(data, tmp_path):

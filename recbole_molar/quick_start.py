@@ -97,6 +97,7 @@ def carry_out(config, resumed=None, after_validation=None):
         result = test(config, prepared, trainer, folder)
         getLogger().info("test  %s", "  ".join(f"{name} {value:.4f}" for name, value in result["test_result"].items()))
         getLogger().info("seconds  %s", "  ".join(f"{name} {value:.0f}" for name, value in folder.seconds.items()))
+        accelerator.wait_for_everyone()  # none leaves before the result is written
     return {**result, "result_file": str(folder.path / RESULT)}
 
 

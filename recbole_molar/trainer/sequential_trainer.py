@@ -62,6 +62,7 @@ class SequentialTrainer(RankingTrainer):
         self.folder = Path(folder)
         self.accelerator = accelerator
         config["checkpoint_dir"] = str(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)  # RecBole looks first and makes it then: two processes come in each other's way
         if process_index():
             config["log_wandb"] = False  # one run, not W
         super().__init__(config, model)

@@ -1,5 +1,6 @@
 """Command line: `python -m recbole_molar run --model=Molar --dataset=ml-100k`."""
 
+import os
 import sys
 import traceback
 from importlib.util import find_spec
@@ -42,20 +43,28 @@ def main(arguments=None):
     try:
         if command not in COMMANDS:
             raise ValueError(f"{command}: no such command. Valid: {', '.join(COMMANDS)}.")
+        if command != "run" and launched() > 1:
+            raise ValueError(f"{command}: one process; only run can be launched as several ({launched()} here). Leave out the launcher.")
         return COMMANDS[command](rest)
     except KeyboardInterrupt:
-        print("interrupted; go on with --resume=<run folder>, with compare and tune by the same command", file=sys.stderr)
-        return 130
+        return _report("interrupted; go on with --resume=<run folder>, with compare and tune by the same command", 130, False)
     except (ValueError, NotImplementedError) as error:
         return _report(f"error: {error}", 2, debug)
     except Exception as error:  # the last resort: say what broke in a line, keep the traceback for those who ask
         return _report(f"unexpected {type(error).__name__}: {error}\nShow the traceback with --debug=True.", 1, debug)
 
 
+def launched():
+    """How many processes `torchrun` or `accelerate launch` started, 1 without them."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def _run(arguments):
     from recbole_molar.quick_start import run  # heavy imports only once they are needed
 
-    print(run(arguments)["result_file"])
+    result = run(arguments)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(result["result_file"])
     return 0
 
 
@@ -105,6 +114,11 @@ COMMANDS = {"run": _run, "doctor": _doctor, "compare": _compare, "tune": _tune, 
 
 
 def _report(message, code, debug):
+    if launched() > 1:
+        from recbole_molar.processes import first_to_fail
+
+        if not first_to_fail():
+            return code
     if debug:
         traceback.print_exc()
     print(message.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)  # a file name may hold bytes that are no text

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import sys
+import warnings
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ for _old, _new in {
 }.items():
     if _old not in np.__dict__:
         setattr(np, _old, _new)
+
+
+# torch 2.13 calls DistributedDataParallel's argument deprecated; Accelerate 1.15 and torch < 2.13 know no other name for it.
+warnings.filterwarnings("ignore", message="`broadcast_buffers`", category=FutureWarning)
 
 
 class NoTensorboard:

@@ -3,10 +3,13 @@
 import contextlib
 import ctypes
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
+WAIT_AT_MOST = timedelta(hours=12)  # of one process for the others: while another run, or the main process alone, is at a stage
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 
 
@@ -70,7 +73,7 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
         use_cpu (bool): stay on the CPU even where there is a GPU.
 
     Raises:
-        ValueError: an unknown precision.
+        ValueError: an unknown precision; a way of sharing a model between processes that is not data parallel.
     """
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision={precision}: unknown. Valid: auto, bf16, fp32.")
@@ -78,4 +81,18 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
     native = has_cpu_bf16() if cpu else torch.cuda.is_bf16_supported()
     mixed = "bf16" if precision == "bf16" or (precision == "auto" and native) else "no"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps)
+    between_processes = [
+        # A task, or a batch without pictures, leaves parts of a model out; buffers (the item table) are kept equal by those who change them.
+        DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True),
+        InitProcessGroupKwargs(timeout=WAIT_AT_MOST),
+    ]
+    accelerator = Accelerator(
+        mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps, kwargs_handlers=between_processes
+    )
+    kind = accelerator.distributed_type.value
+    if kind != "NO" and not kind.startswith("MULTI_"):
+        raise ValueError(
+            f"distributed_type={kind}, of Accelerate's configuration: not supported. What each process encodes differs, and its passes would wait for each "
+            "other's shards (docs/scale.md). Take MULTI_GPU, and for a large backbone mirm_tuning=lora, mirm_quantization=4bit, gradient_checkpointing=True."
+        )
+    return accelerator

@@ -20,6 +20,7 @@ from recbole_molar.device import make_accelerator
 from recbole_molar.lock import cache_lock
 from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, with_all_positions
 from recbole_molar.model.id_model.id_model import check_user_embedding
+from recbole_molar.processes import n_processes
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
 from recbole_molar.trainer.sequential_trainer import BEST
@@ -81,9 +82,11 @@ def carry_out(config, resumed=None, after_validation=None):
     init_seed(config["seed"], config["reproducibility"])
     accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu")
     config["device"] = accelerator.device
+    if not accelerator.is_main_process:
+        getLogger().setLevel("ERROR")  # what the main process warns of is enough
     prepared = prepare(config)
     content = read_content(config, prepared.dataset)
-    folder = RunFolder(resumed) if resumed else new_folder(config, accelerator)
+    folder = RunFolder(resumed, writes=accelerator.is_main_process) if resumed else new_folder(config, accelerator)
     validated = after_validation and (lambda *scored: after_validation(folder.path, *scored))
     with folder.discarded_on_bad_input(), folder.logging(config["state"], quiet=not accelerator.is_main_process, to_terminal=not validated):
         announce(config, prepared, content, folder)
@@ -94,6 +97,7 @@ def carry_out(config, resumed=None, after_validation=None):
         result = test(config, prepared, trainer, folder)
         getLogger().info("test  %s", "  ".join(f"{name} {value:.4f}" for name, value in result["test_result"].items()))
         getLogger().info("seconds  %s", "  ".join(f"{name} {value:.0f}" for name, value in folder.seconds.items()))
+        accelerator.wait_for_everyone()  # none leaves before the result is written
     return {**result, "result_file": str(folder.path / RESULT)}
 
 
@@ -121,11 +125,18 @@ def configure(given):
 
 
 def new_folder(config, accelerator):
-    """The run's folder; with several processes the first one makes it and tells the others."""
+    """The run's folder; with several processes the main one makes it and tells the others.
+
+    Raises:
+        ValueError: it cannot be made, or another machine does not see it.
+    """
     path = [None]
     if accelerator.is_main_process:
         path = [str(RunFolder.create(config["output_dir"], config["dataset"], config["model"], config.as_yaml()).path)]
-    return RunFolder(broadcast_object_list(path)[0], is_new=True)
+    path = Path(broadcast_object_list(path)[0])
+    if not path.is_dir():
+        raise bad_value("output_dir", config["output_dir"], f"process {accelerator.process_index} does not see {path}. All machines of a run must share it.")
+    return RunFolder(path, is_new=True, writes=accelerator.is_main_process)
 
 
 def prepare(config):
@@ -276,7 +287,8 @@ def announce(config, prepared, content, folder):
     log = getLogger().info
     size = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items, {n_interactions:,} interactions"
     log("%s on %s: %s", config["model"], config["dataset"], size)
-    log("run folder %s, device %s, %s", folder.path, config["device"], config["precision"])
+    several = f", {n_processes()} processes that share each batch" if n_processes() > 1 else ""
+    log("run folder %s, device %s, %s%s", folder.path, config["device"], config["precision"], several)
     log("training: %s; %s rows, %d steps an epoch, at most %d epochs", prepared.note, f"{len(train_data._dataset):,}", len(train_data), config["epochs"])
     protocol, masked = config["eval_args"], "masked" if config["mask_history"] else "not masked"
     log("evaluation: split %s by time, %s, history %s", protocol["split"], protocol["mode"]["valid"], masked)
@@ -318,7 +330,7 @@ def test(config, prepared, trainer, folder):
         start = time.time()
         result = trainer.evaluate(test_data, load_best_model=(trainer.folder / BEST).is_file(), show_progress=config["show_progress"])
         seconds = time.time() - start
-        latency = trainer.latency(test_data)
+        latency = trainer.latency(test_data) if accelerator.is_main_process else None
     if accelerator.is_main_process:
         trainer.save_ranks(folder.path / RANKS, prepared.dataset)
     return folder.write_result({

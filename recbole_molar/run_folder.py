@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from recbole_molar.checkpoint import read_json, write_json, write_text
 from recbole_molar.command_line import dump_yaml
+from recbole_molar.processes import n_processes
 from recbole_molar.property_error import bad_value
 
 CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
@@ -55,10 +56,11 @@ class RunFolder:
     Args:
         path (Path): the folder, which exists.
         is_new (bool): this run made it; else it is somebody's, and nothing in it is ever removed.
+        writes (bool): False for all but one of several processes.
     """
 
-    def __init__(self, path, is_new=False):
-        self.path, self.is_new = Path(path), is_new
+    def __init__(self, path, is_new=False, writes=True):
+        self.path, self.is_new, self.writes = Path(path), is_new, writes
         self.seconds = {}
         self.running = None  # stage under way: name, start, seconds of earlier tries
         self.notes = {}  # what a stage wants to stand in result.json
@@ -77,11 +79,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def logging(self, level="INFO", quiet=False, to_terminal=True):
-        """Log to the terminal and to `train.log`, and nowhere else, while inside; `quiet` logs warnings to the terminal only."""
+        """Log to the terminal and to `train.log`, and nowhere else, while inside; `quiet` logs errors to the terminal only."""
         root = logging.getLogger()
         before, before_level = root.handlers[:], root.level
         console, file = TqdmHandler(), logging.NullHandler() if quiet else logging.FileHandler(self.path / LOG, encoding="utf-8")
-        level = "WARNING" if quiet else level
+        level = "ERROR" if quiet else level
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.handlers = [console, file] if to_terminal else [file]
@@ -101,7 +103,7 @@ class RunFolder:
         try:
             yield self
         except (ValueError, NotImplementedError):
-            if self.is_new and not any(self.path.rglob("*.safetensors")):
+            if self.is_new and self.writes and not any(self.path.rglob("*.safetensors")):
                 shutil.rmtree(self.path)
             raise
 
@@ -120,18 +122,20 @@ class RunFolder:
         """Write the seconds of the stage under way, so that a run that is killed keeps them."""
         name, start, earlier = self.running
         self.seconds[name] = round(earlier + time.time() - start, 2)
-        write_json(self.path / "seconds.json", self.seconds)
+        if self.writes:
+            write_json(self.path / "seconds.json", self.seconds)
 
     def write_result(self, result):
         """Write `result.json` with what every run reports: seconds by stage, peak memory, machine, versions."""
         everything = {**result, "seconds": self.seconds, "total_seconds": round(sum(self.seconds.values()), 2)}
         everything.update(peak_memory=peak_memory(), machine=machine(), versions=versions(), finished=datetime.now().isoformat(timespec="seconds"))
-        write_json(self.path / RESULT, everything)
+        if self.writes:
+            write_json(self.path / RESULT, everything)
         return everything
 
 
 def peak_memory():
-    """Highest memory use of this process so far, in GiB."""
+    """Highest memory use of this process so far, in GiB; of several processes, the main one's stands in `result.json`."""
     gib = {"cpu": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
     if torch.cuda.is_available():
         gib["cuda"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
@@ -141,7 +145,7 @@ def peak_memory():
 def machine():
     """What a figure must be read with: processor, cores, threads, GPU."""
     return {
-        "system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "processes": n_processes(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

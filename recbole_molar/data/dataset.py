@@ -3,8 +3,10 @@
 import csv
 import hashlib
 import math
+import os
 import shutil
 import tempfile
+import uuid
 import zipfile
 from collections import Counter
 from logging import getLogger
@@ -16,6 +18,7 @@ import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.atomic_file import AtomicFile
+from recbole_molar.lock import take_lock
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
@@ -108,7 +111,7 @@ class HistoryDataset(SequentialDataset):
         return feat
 
     def _download(self):
-        """RecBole's download, without its barrier (there is no process group) and with an error that helps."""
+        """RecBole's download, with an error that helps, and a lock in the place of its barrier: one process downloads, the others find the folder whole."""
         folder = Path(self.dataset_path)
         inter = folder / f"{self.dataset_name}.inter"
         try:
@@ -119,12 +122,9 @@ class HistoryDataset(SequentialDataset):
         try:
             if not decide_download(url):
                 raise ValueError(f"{inter}: the download was declined.")
-            with tempfile.TemporaryDirectory() as temporary:  # a download that is cut leaves nothing behind
-                archive = download_url(url, temporary)
-                extract_zip(archive, temporary)
-                Path(archive).unlink()
-                rename_atomic_files(temporary, Path(archive).stem, self.dataset_name)
-                shutil.copytree(temporary, folder)
+            with take_lock(Path(tempfile.gettempdir()) / f"recbole_molar-{os.getuid()}" / self.dataset_name):
+                if not inter.is_file():
+                    _fetch(url, folder, self.dataset_name)
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:  # URLError is an OSError
             raise ValueError(
                 f"{inter}: missing, and {url} cannot be reached ({error}). With a network, run again; without one, "
@@ -272,6 +272,18 @@ class HistoryDataset(SequentialDataset):
         users = torch.from_numpy(np.repeat(self.user_ids, [len(history) for history in histories]))
         interactions = {self.uid_field: users, self.iid_field: torch.from_numpy(np.concatenate(histories))}
         return self._create_sparse_matrix(Interaction(interactions), self.uid_field, self.iid_field, form)
+
+
+def _fetch(url, folder, name):
+    """Download one of RecBole's archives; one that is cut leaves no folder behind."""
+    with tempfile.TemporaryDirectory() as temporary:
+        archive = download_url(url, temporary)
+        extract_zip(archive, temporary)
+        Path(archive).unlink()
+        rename_atomic_files(temporary, Path(archive).stem, name)
+        staged = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        shutil.copytree(temporary, staged)
+        staged.rename(folder)
 
 
 def _countdown(counts):

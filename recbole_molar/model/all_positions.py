@@ -11,6 +11,8 @@ import torch
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole_molar.model.loss import ce_loss
 
+MASK_INDEX = "MASK_INDEX"  # the column that RecBole's transform mask_itemseq adds
+
 
 class AllPositions:
     """Goes before a RecBole model among the bases of a class; see :func:`with_all_positions`."""
@@ -39,6 +41,10 @@ class AllPositions:
         finally:
             self.reads_all_positions = False
 
+    def n_targets(self, interaction):
+        """Positions of a batch."""
+        return int(interaction[self.ITEM_SEQ_LEN].sum())
+
     def _blocked_cross_entropy(self, interaction):
         users, targets = [], []
         for rows in parts_of_like_lengths(interaction[self.ITEM_SEQ_LEN]):
@@ -48,6 +54,25 @@ class AllPositions:
         user = torch.cat(users)  # [M, H]
         with torch.autocast(user.device.type, dtype=torch.bfloat16, enabled=self.low_precision_products):
             return ce_loss(user, self.item_embedding.weight, torch.cat(targets), first=0)
+
+
+def n_targets(model, interaction, n_parts=1):
+    """Over how many targets each part of a model's loss is the mean, to weigh the shares of a batch.
+
+    Args:
+        model: its own `n_targets(interaction)` says it, a number or a list of one for each part; else a row has one target, or as many as
+            RecBole's transform hid items in it. interaction: a batch. n_parts (int): of the loss.
+
+    Returns:
+        list of int: [n_parts]. A part that all processes compute alike, from what :func:`gathered` gives, may have any.
+    """
+    if hasattr(model, "n_targets"):
+        found = model.n_targets(interaction)
+    elif MASK_INDEX in interaction.interaction:
+        found = int((interaction[MASK_INDEX] > 0).sum())
+    else:
+        found = len(interaction)
+    return found if isinstance(found, list) else [found] * n_parts
 
 
 def trim_and_target(interaction, model):

@@ -1,5 +1,6 @@
 """The item embedding table: every item through MIRM once, kept on disk by fingerprint of model and content."""
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from recbole_molar.checkpoint import load_tensors, save_tensors
 from recbole_molar.lock import cache_lock
+from recbole_molar.processes import bar_off, gathered, n_processes, own_part, process_index
 
 
 class ItemEmbedding:
@@ -30,6 +32,8 @@ class ItemEmbedding:
     def fill(self, mirm, accelerator=None, batch_size=32):
         """The table.
 
+        Of several processes each encodes its part of the items; all have the whole table in the end, and the main one keeps it on disk.
+
         Args:
             mirm (MIRM): after stage 1. accelerator (Accelerator, optional): device and precision. batch_size (int): items in one pass.
 
@@ -39,6 +43,8 @@ class ItemEmbedding:
         start, marks = time.time(), mirm.content.fingerprints()
         path = self._file(mirm, accelerator)
         with cache_lock(path and self.cache_dir, path and path.stem, accelerator):
+            if accelerator:
+                accelerator.wait_for_everyone()  # until another run has made what is read next
             return self._fill(path, mirm, marks, accelerator, batch_size, start)
 
     def _fill(self, path, mirm, marks, accelerator, batch_size, start):
@@ -84,22 +90,25 @@ class ItemEmbedding:
         mirm.eval()
         if accelerator:
             mirm.to(accelerator.device)
-        saved, progress = time.time(), tqdm(total=len(missing), desc="Item embeddings", unit="item", disable=None)
-        # Long stretches: within one, encode_items sorts by length.
-        for start in range(0, len(missing), 64 * batch_size):
-            items = missing[start : start + 64 * batch_size]
-            for chosen, batch in mirm.collator.batches(items, batch_size):
-                if accelerator:
-                    with accelerator.autocast():
-                        rows = mirm(batch)
-                else:
+        saved, progress = time.time(), tqdm(total=len(missing), desc="Item embeddings", unit="item", disable=bar_off())
+        # Long stretches: within one, the collator sorts by length.
+        stretch = 64 * batch_size * n_processes()
+        for start in range(0, len(missing), stretch):
+            items = missing[start : start + stretch]
+            own = own_part(items)
+            for chosen, batch in mirm.collator.batches(own, batch_size):
+                with accelerator.autocast() if accelerator else contextlib.nullcontext():
                     rows = mirm(batch)
                 for place, row in zip(chosen, rows.float().cpu()):
-                    known[marks[items[place]]] = row
-                progress.update(len(chosen))
+                    known[marks[own[place]]] = row
+                progress.update(len(chosen) * n_processes())
                 if time.time() - saved > 60 * self.save_minutes:
                     self._write(path, known)
                     saved = time.time()
+            if n_processes() > 1:
+                rows = torch.stack([known[marks[item]] for item in own]) if own else torch.zeros(0, mirm.embedding_dim)
+                rows = gathered(rows.to(accelerator.device)).cpu()
+                known.update((marks[item], row) for item, row in zip(items, rows, strict=True))
         progress.close()
         mirm.train(was_training)
 
@@ -121,7 +130,7 @@ class ItemEmbedding:
         return dict(zip(meta["items"], tensors["rows"]))
 
     def _write(self, path, known, keep=None):
-        if not path:
+        if not path or process_index():
             return
         kept = [mark for mark in known if keep is None or mark in keep]
         tensors = {"rows": torch.stack([known[mark] for mark in kept])}

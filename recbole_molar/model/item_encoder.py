@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from recbole_molar.processes import from_main, gathered, own_part
+
 
 class ItemEncoder(nn.Module):
     """Base of what :class:`ItemEmbedding` fills a table with.
@@ -72,15 +74,15 @@ def some_items(parts, most):
         parts (list): tensors of internal ids of any shape, or None.
 
     Returns:
-        Tensor: [U].
+        Tensor: [U], the same on all processes, of the whole batch.
     """
-    wanted = torch.cat([part.flatten() for part in parts if part is not None]).unique()
+    wanted = gathered(torch.cat([part.flatten() for part in parts if part is not None]).unique()).unique()
     wanted = wanted[wanted > 0]
-    return wanted[torch.randperm(len(wanted), device=wanted.device)[:most]] if len(wanted) > most else wanted
+    return wanted[from_main(torch.randperm(len(wanted), device=wanted.device))[:most]] if len(wanted) > most else wanted
 
 
 def encoded_anew(encode, table, items):
-    """A table with the rows of some items encoded with gradients; the table itself is brought up to date in place.
+    """A table with the rows of some items encoded with gradients, each by one process; the table itself is brought up to date in place.
 
     Args:
         encode (callable): items -> [U, D]. table (Tensor): [n_items, D]; items (Tensor): internal ids, each once, [U].
@@ -88,7 +90,7 @@ def encoded_anew(encode, table, items):
     Returns:
         Tensor: [n_items, D].
     """
-    fresh = encode(items).float()  # [U, D]
+    fresh = gathered(encode(own_part(items)).float())  # [U, D]
     with torch.no_grad():
         table[items] = fresh
     return table.clone().index_put((items,), fresh)

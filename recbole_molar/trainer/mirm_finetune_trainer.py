@@ -1,5 +1,6 @@
 """Stage 1: tunes MIRM on the fine-tuning tasks, with a held-out loss before and after and a checkpoint that resumes exactly."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ from recbole_molar.lock import cache_lock
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.finetune.base import FinetuneTask, Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
+from recbole_molar.processes import bar_off, mean_over_processes, own_noise
 from recbole_molar.property_error import PropertyError
 from recbole_molar.trainer.schedule import warmup_cosine
 
@@ -65,7 +67,7 @@ def stage1_fingerprint(mirm, tasks, train_histories, settings):
 
 
 class MIRMFinetuneTrainer:
-    """Fine-tunes MIRM in place.
+    """Fine-tunes MIRM in place; several processes share each batch.
 
     Args:
         mirm (MIRM): the model. tasks (list): from :func:`make_tasks`. accelerator (Accelerator): device, precision, accumulation.
@@ -212,22 +214,25 @@ class MIRMFinetuneTrainer:
         instruction = {task.name: task.instruction for task in self.tasks}
         accumulation, saved, start, sums = self.settings["accumulation"], time.time(), time.time(), {}
         self.model.train()
-        progress = tqdm(batches, desc=f"Stage 1, epoch {epoch + 1}", unit="batch", initial=position["batch"], disable=None)
+        progress = tqdm(batches, desc=f"Stage 1, epoch {epoch + 1}", unit="batch", initial=position["batch"], disable=bar_off())
         progress.n = first = position["batch"]
         for number in range(first, len(batches)):
             name, samples = batches[number]
-            share = samples[self.accelerator.process_index :: self.accelerator.num_processes] or samples[:1]
-            with self.accelerator.autocast():
-                loss, parts = self.model(share, instruction[name])
-            if not torch.isfinite(loss):
-                raise ValueError(
-                    f"Stage 1: the loss of {name} is {loss.item()} in epoch {epoch + 1}, batch {number + 1}. Lower "
-                    f"mirm_finetune_learning_rate={self.settings['learning_rate']}, or set precision=fp32."
-                )
-            self.accelerator.backward(loss)
-            for part, value in parts.items():
+            ends_step = (number + 1) % accumulation == 0 or number + 1 == len(batches)
+            own_noise(self.settings["seed"], epoch, number)
+            with contextlib.nullcontext() if ends_step else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    loss, parts = self.model(samples, instruction[name])
+                values = mean_over_processes(torch.stack([loss.detach(), *parts.values()]))
+                if not torch.isfinite(values[0]):
+                    raise ValueError(
+                        f"Stage 1: the loss of {name} is {values[0].item()} in epoch {epoch + 1}, batch {number + 1}. Lower "
+                        f"mirm_finetune_learning_rate={self.settings['learning_rate']}, or set precision=fp32."
+                    )
+                self.accelerator.backward(loss)
+            for part, value in zip(parts, values[1:], strict=True):
                 sums.setdefault((name, part), []).append(value)
-            if (number + 1) % accumulation == 0 or number + 1 == len(batches):
+            if ends_step:
                 self._step(position, steps)
                 position.update(epoch=epoch, batch=number + 1)
                 if position["step"] % TRIM_EVERY == 0:
@@ -265,7 +270,7 @@ class MIRMFinetuneTrainer:
             for start in range(0, len(samples), size):
                 with self.accelerator.autocast():
                     values.append(self.objective(samples[start : start + size], instruction[name])[1].get("lm"))
-            losses[name] = None if None in values else round(float(torch.stack(values).mean()), 4)
+            losses[name] = None if None in values else round(float(mean_over_processes(torch.stack(values).mean())), 4)
         return losses
 
     def _log_losses(self, when, losses):

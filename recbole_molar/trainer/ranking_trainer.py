@@ -2,20 +2,30 @@
 
 import contextlib
 import statistics
-import sys
 import time
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_atomic
 from recbole_molar.data.dataset import TARGET_INDEX
 from recbole_molar.model.fused_layers import last_states_only
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
-from recbole_molar.trainer.row_collector import RowCollector
+from recbole_molar.processes import bar_off, mean_over_processes, n_processes, of_all, own_part
+from recbole_molar.trainer.row_collector import OF_EACH_ROW, RowCollector
+from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score
+
+
+def average_running_figures(model):
+    """Let all processes have the same figures in batch normalisation, of which each has seen its rows alone."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and n_processes() > 1:
+            for figure in (module.running_mean, module.running_var):
+                mean_over_processes(figure)
 
 
 class RankingTrainer(Trainer):
@@ -43,6 +53,8 @@ class RankingTrainer(Trainer):
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
         """RecBole's evaluation, with the history masked; afterwards `ranks` holds each row's rank.
 
+        Of several processes each scores its stretch of the batches; all come to the same values, those of one process.
+
         Returns:
             dict: metric -> value.
         """
@@ -51,9 +63,32 @@ class RankingTrainer(Trainer):
         self.model.eval()
         if hasattr(self.model, "before_evaluation"):
             self.model.before_evaluation(self)
+        average_running_figures(self.model)
         self.eval_dataset, self.ranks, self.top = eval_data._dataset, [], []
-        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress and sys.stderr.isatty())
+        self.tot_item_num = self.eval_dataset.item_num
+        self.item_tensor = self.eval_dataset.get_item_feature().to(self.device) if self.item_tensor is None else self.item_tensor
+        score = self._full_sort_batch_eval if isinstance(eval_data, FullSortEvalDataLoader) else self._neg_sample_batch_eval
+        own = own_part(range(len(eval_data)))
+        for index, batch in enumerate(tqdm(eval_data, desc="evaluation", unit="batch", disable=bar_off() if show_progress else True, leave=False)):
+            if index in own:  # the others are made all the same: candidates may be drawn with them
+                interaction, scores, positive_u, positive_i = score(batch)
+                self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+        result = self.evaluator.evaluate(self._collected())
+        self.wandblogger.log_eval_metrics(result, head="eval")
         return {name: float(value) for name, value in result.items()}
+
+    def _collected(self):
+        """What RecBole's metrics read, of the rows of all processes; `ranks` and `top` become theirs, too."""
+        data = self.eval_collector.get_data_struct()
+        if n_processes() == 1:
+            return data
+        own = {"ranks": self.ranks, "top": self.top, **{name: [data.get(name)] for name in OF_EACH_ROW if name in data}}
+        parts = of_all(own)
+        everything = {name: [rows for part in parts for rows in part.get(name, [])] for name in {name for part in parts for name in part}}
+        self.ranks, self.top = everything.pop("ranks"), everything.pop("top")
+        for name, rows in everything.items():
+            data.set(name, torch.cat(rows))
+        return data
 
     def _full_sort_batch_eval(self, batched_data):
         if self.cuts_histories is None:

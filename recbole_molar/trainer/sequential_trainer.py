@@ -1,5 +1,7 @@
 """RecBole's Trainer for every sequential model of a run, ours and RecBole's: Accelerate, exact resume, masked evaluation."""
 
+import contextlib
+import functools
 import math
 import time
 from logging import getLogger
@@ -11,12 +13,31 @@ from tqdm import tqdm
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
 from recbole_molar.device import kept_freed_memory
+from recbole_molar.model.all_positions import n_targets
+from recbole_molar.processes import bar_off, mean_over_processes, n_processes, own_noise, process_index, standing_in
 from recbole_molar.trainer.ranking_trainer import RankingTrainer
 from recbole_molar.trainer.schedule import warmup_cosine
 
 ESTIMATE_AFTER = 20  # batches
 LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
 CHECKPOINT_KEYS = ("epoch", "global_step", "cur_step", "curve", "best_valid_score", "best_valid_result", "optimizer", "rng", "split_hash")
+
+
+class LossModule(torch.nn.Module):
+    """A model's `calculate_loss` as `forward`, for what wraps a module to exchange gradients.
+
+    Args:
+        model: a recommender. device_type (str); autocast (bool): whether to compute in bfloat16.
+    """
+
+    def __init__(self, model, device_type, autocast):
+        super().__init__()
+        self.model, self.device_type, self.autocast = model, device_type, autocast
+
+    def forward(self, interaction):
+        """RecBole's batch -> scalar, or a tuple of them."""
+        with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.autocast):
+            return self.model.calculate_loss(interaction)
 
 
 class SequentialTrainer(RankingTrainer):
@@ -26,10 +47,13 @@ class SequentialTrainer(RankingTrainer):
     accumulation, autocast and devices through Accelerate, the history masked in evaluation (`mask_history`), a checkpoint
     of every epoch from which training goes on exactly, and per-user ranks.
 
+    Of several processes each takes its rows of every batch, `train_batch_size` being that of all together; the step is the one that a
+    single process takes with the whole batch.
+
     Args:
         config (Config): the run's.
         model: any sequential recommender. Optional attributes: `loss_names` (parts of the loss), `supports_autocast`,
-            `parameter_groups(config)`, `before_training(train_data, trainer)`, `before_evaluation(trainer)`.
+            `n_targets(interaction)` (see :func:`n_targets`), `parameter_groups(config)`, `before_training(train_data, trainer)`, `before_evaluation(trainer)`.
         accelerator (Accelerator): where to compute.
         folder (str or Path): where checkpoints and curves go.
     """
@@ -38,6 +62,9 @@ class SequentialTrainer(RankingTrainer):
         self.folder = Path(folder)
         self.accelerator = accelerator
         config["checkpoint_dir"] = str(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)  # RecBole looks first and makes it then: two processes come in each other's way
+        if process_index():
+            config["log_wandb"] = False  # one run, not W
         super().__init__(config, model)
         model.low_precision_products = accelerator.mixed_precision == "bf16"  # see AllPositions
         self.global_step = 0
@@ -70,22 +97,23 @@ class SequentialTrainer(RankingTrainer):
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """One pass over the training rows; returns the mean of each loss part, as a tuple."""
         self.model.train()
-        loss_func = loss_func or self.model.calculate_loss
+        loss_func = loss_func or self.loss
+        own_noise(self.config["seed"], epoch_idx)
         accumulation = self.config["gradient_accumulation_steps"] or 1
         n_steps = self.epochs * math.ceil(len(train_data) / accumulation)
         total, n_batches, start = None, 0, time.time()
-        bar = tqdm(train_data, total=len(train_data), desc=f"epoch {epoch_idx + 1}", unit="batch", disable=None if show_progress else True, leave=False)
+        bar = tqdm(train_data, total=len(train_data), desc=f"epoch {epoch_idx + 1}", unit="batch", disable=bar_off() if show_progress else True, leave=False)
         for index, interaction in enumerate(bar):
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast()):
-                losses = loss_func(self._share(interaction).to(self.device))
-            losses = tuple(loss.squeeze() for loss in (losses if isinstance(losses, tuple) else (losses,)))  # RecBole's EmbLoss is of shape [1]
-            values = torch.stack([loss.detach() for loss in losses])
-            self._check_finite(values, epoch_idx, index)
-            total = values if total is None else total + values
-            n_batches += 1
-            whole = index - index % accumulation + accumulation <= len(train_data)
-            self.accelerator.backward(sum(losses) / (accumulation if whole else len(train_data) % accumulation))
-            if (index + 1) % accumulation == 0 or index + 1 == len(train_data):
+            ends_step = (index + 1) % accumulation == 0 or index + 1 == len(train_data)
+            with contextlib.nullcontext() if ends_step else self.accelerator.no_sync(self.loss):
+                losses = self._losses(loss_func, interaction)
+                values = mean_over_processes(torch.stack([loss.detach() for loss in losses]))
+                self._check_finite(values, epoch_idx, index)
+                total = values if total is None else total + values
+                n_batches += 1
+                whole = index - index % accumulation + accumulation <= len(train_data)
+                self.accelerator.backward(sum(losses) / (accumulation if whole else len(train_data) % accumulation))
+            if ends_step:
                 self._step(n_steps)
             if epoch_idx == self.start_epoch and index + 1 == ESTIMATE_AFTER:
                 seconds = (time.time() - start) / ESTIMATE_AFTER * len(train_data)
@@ -96,24 +124,28 @@ class SequentialTrainer(RankingTrainer):
         wanted = getattr(self.model, "supports_autocast", False) or self.enable_amp
         return bool(wanted and self.accelerator.mixed_precision == "bf16")
 
-    def _share(self, interaction):
-        """This process's rows of a batch: with n processes, every n-th."""
-        n = self.accelerator.num_processes
-        if n == 1:
-            return interaction
-        rows = torch.arange(self.accelerator.process_index, len(interaction), n)
-        return interaction[rows if len(rows) else torch.zeros(1, dtype=torch.long)]
+    @functools.cached_property
+    def loss(self):
+        """The model's loss as a module, among several processes one that exchanges the gradients; made where training begins."""
+        loss = LossModule(self.model, self.device.type, self._autocast())
+        if n_processes() == 1 or not any(parameter.requires_grad for parameter in self.model.parameters()):
+            return loss
+        loss, self.optimizer = self.accelerator.prepare(loss, self.optimizer)
+        return loss
 
-    def _average_gradients(self):
-        """Mean of the gradients over processes. `calculate_loss` is no `forward`, so DDP's hooks would not see it."""
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(gradient, reduction="mean")
+    def _losses(self, loss_func, interaction):
+        """Parts of the loss of a batch, scalars. Their mean over the processes, each with its rows, is the loss of the whole batch."""
+        share = interaction if n_processes() == 1 else interaction[process_index() :: n_processes()]  # not a stretch: a batch is sorted by length
+        stands_in = n_processes() > 1 and not any(n_targets(self.model, share))
+        with standing_in(stands_in):
+            losses = loss_func((interaction if stands_in else share).to(self.device))
+        losses = tuple(loss.squeeze() for loss in (losses if isinstance(losses, tuple) else (losses,)))  # RecBole's EmbLoss is of shape [1]
+        if n_processes() == 1:
+            return losses
+        own, whole = (n_targets(self.model, part, len(losses)) for part in (share, interaction))
+        return tuple(loss * (n_processes() * n / total) for loss, n, total in zip(losses, own, whole, strict=True))
 
     def _step(self, n_steps):
-        if self.accelerator.num_processes > 1:
-            self._average_gradients()
         if self.clip_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
         self._set_learning_rate(n_steps)
@@ -154,6 +186,8 @@ class SequentialTrainer(RankingTrainer):
                     self._save_checkpoint(epoch_idx, train_data=train_data)
         if not (self.folder / BEST).is_file() and saved:
             self._save_best()  # no validation took place
+        if n_processes() > 1:
+            self.accelerator.free_memory()  # it would keep what wraps the model
         return self.best_valid_score, self.best_valid_result
 
     def _one_epoch(self, epoch_idx, train_data, valid_data, verbose, saved, show_progress, callback_fn):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from recbole_molar.data.collator import pad_rows
+from recbole_molar.processes import gathered, n_processes, own_part
 
 OBJECTIVES = ("through_state", "generation")
 
@@ -45,10 +46,12 @@ class StageOneObjective(nn.Module):
         """Loss and its parts.
 
         Args:
-            samples (list): of `Sample`, all of one task and read alike. instruction (str): of that task.
+            samples (list): of `Sample`, all of one task and read alike; of several processes all are given the same. Each encodes its part
+                of the items and writes its part of the answers.
+            instruction (str): of that task.
 
         Returns:
-            tuple: (scalar, dict of detached scalars `lm`, `bow`, `contrast`).
+            tuple: (scalar, dict of detached scalars `lm`, `bow`, `contrast`); their means over the processes are those of the samples.
         """
         ids = sorted({item for sample in samples for item in sample.items})
         wants_contrast = bool(self.contrast_weight) and samples[0].target != 0
@@ -68,12 +71,14 @@ class StageOneObjective(nn.Module):
         return sum(weight[name] * value for name, value in parts.items()), {name: value.detach() for name, value in parts.items()}
 
     def item_states(self, ids, parts=None):
-        """Standardised states of items, [N, D]."""
-        return self.standardise(self.mirm.encode_items(ids, parts=parts), parts)
+        """Standardised states of items, [N, D], each encoded by one process."""
+        return self.standardise(gathered(self.mirm.encode_items(own_part(ids), parts=parts)), parts)
 
     def lm_loss(self, samples, instruction, states=None, place=None):
-        """Mean cross-entropy of the answers' tokens."""
-        answers = [self.mirm.collator.prompt.answer(sample.answer, self.max_answer_tokens) for sample in samples]
+        """Mean cross-entropy of the answers' tokens; with W processes W times what the own answers add to it."""
+        everyones, own = samples, own_part(samples)
+        samples = own or samples[:1]  # takes part, for nothing
+        answers = [self._answer(sample) for sample in samples]
         if self.kind == "through_state":
             rows = [[place[item] for item in sample.items] for sample in samples]
             hidden, lengths = self.read_states(states, rows, instruction, answers)
@@ -85,7 +90,13 @@ class StageOneObjective(nn.Module):
         firsts = [length - len(ids) - 1 for length, ids in zip(lengths, answers)]
         columns = torch.tensor([first + step for first, ids in zip(firsts, answers) for step in range(len(ids))], device=device)
         labels = torch.tensor([token for ids in answers for token in ids], device=device)
-        return F.cross_entropy(self.mirm.backbone.logits(hidden[rows, columns]).float(), labels)
+        loss = F.cross_entropy(self.mirm.backbone.logits(hidden[rows, columns]).float(), labels)
+        if n_processes() == 1:
+            return loss
+        return loss * (n_processes() * bool(own) * len(labels) / sum(len(self._answer(sample)) for sample in everyones))
+
+    def _answer(self, sample):
+        return self.mirm.collator.prompt.answer(sample.answer, self.max_answer_tokens)
 
     def read_states(self, states, rows, instruction, answers):
         """Decoder states [B, T, D] over [item states, instruction, answer], and the length of each row.

@@ -5,6 +5,7 @@ import inspect
 import torch
 from torch import nn
 
+from recbole_molar.model.all_positions import n_targets
 from recbole_molar.property_error import bad_value
 
 
@@ -57,6 +58,10 @@ class IDModel(nn.Module):
         """The model's own loss, for joint training: a scalar, the sum where it has parts."""
         loss = self.model.calculate_loss(interaction)
         return sum(loss) if isinstance(loss, tuple) else loss
+
+    def n_targets(self, interaction):
+        """See :func:`n_targets`."""
+        return n_targets(self.model, interaction)[0]
 
 
 def check_user_embedding(model, rows):

@@ -84,6 +84,10 @@ class MIRMRecommender(SequentialRecommender):
 
     # ---------------------------------------------------- hooks of the trainer
 
+    def n_targets(self, interaction):
+        """Positions of a batch."""
+        return int(interaction[self.ITEM_SEQ_LEN].sum())
+
     @torch.no_grad()
     def before_evaluation(self, trainer):
         """Bring the item embeddings up to date once for all batches of an evaluation."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import TARGET_INDEX, padded_rows
 from recbole_molar.model.all_positions import valid_positions
+from recbole_molar.processes import of_whole_batch, own_part
 from recbole.model.sequential_recommender.sasrec import SASRec
 
 CONTRASTS = ("un", "su", "us", "us_x")
@@ -51,20 +52,26 @@ class DuoRec(SASRec):
             return super().calculate_loss(interaction)
         item_seq, item_seq_len, targets = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.POS_ITEM_ID]
         first = self.forward(item_seq, item_seq_len)  # [M, H]; M = B in prefix training
-        chosen = torch.randperm(len(first), device=first.device)[: self.contrast_rows]  # [K]
+        chosen = torch.randperm(len(first), device=first.device)[: self._own_contrast_rows()]  # [K]
         view = same_target = None
         if self.contrast != "su":
             view = self.forward(item_seq, item_seq_len)[chosen]
         if self.contrast != "un":
             same_target = self._same_target(self._target_indices(interaction)[chosen])
+        first_chosen = first[chosen]
+        first_chosen, view, same_target = (part if part is None else of_whole_batch(part) for part in (first_chosen, view, same_target))
         pairs = {
-            "un": [(self.dropout_weight, first[chosen], view)],
-            "su": [(self.same_target_weight, first[chosen], same_target)],
-            "us": [(self.dropout_weight, first[chosen], view), (self.same_target_weight, first[chosen], same_target)],
+            "un": [(self.dropout_weight, first_chosen, view)],
+            "su": [(self.same_target_weight, first_chosen, same_target)],
+            "us": [(self.dropout_weight, first_chosen, view), (self.same_target_weight, first_chosen, same_target)],
             "us_x": [(self.same_target_weight, view, same_target)],
         }[self.contrast]
         contrast = sum(weight * contrast_loss(one, other, self.temperature, self.cosine) for weight, one, other in pairs)
         return self._next_item_loss(first, targets, interaction), contrast
+
+    def _own_contrast_rows(self):
+        """How many of the contrast's rows this process draws among its own positions."""
+        return max(1, len(own_part(range(self.contrast_rows))))
 
     def _next_item_loss(self, user, targets, interaction):
         if self.loss_type == "BPR":

@@ -13,6 +13,7 @@ from recbole_molar.model.all_positions import sample_negatives, trim_and_target
 from recbole_molar.model.item_adapter import ItemAdapter, standardize
 from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
+from recbole_molar.processes import bar_off, from_main, gathered, of_whole_batch, own_part
 
 
 class Molar(MIRMRecommender):
@@ -69,13 +70,17 @@ class Molar(MIRMRecommender):
         content_user = user[item_seq_len.cumsum(0) - 1]  # at the last position of each row, [B, D]
         return (rec, self.align_weight * self._post_alignment(interaction, content_user), *self._id_loss(interaction))
 
+    def n_targets(self, interaction):
+        """Positions of a batch; those of the ID model's loss, where it trains too, as that model counts them."""
+        return [(self.id_model if name == "id" else super(Molar, self)).n_targets(interaction) for name in self.loss_names]
+
     # ----------------------------------------------------------------- losses
 
     def _draw_negatives(self, targets):
         if self.rec_loss == "bce":
             return sample_negatives(targets, self.n_items)  # [M]
         if self.rec_loss == "nce":
-            return torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device)  # [K]
+            return from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
         return None
 
     def _next_item_loss(self, user, table, targets, negatives):
@@ -92,7 +97,8 @@ class Molar(MIRMRecommender):
 
     def _post_alignment(self, interaction, content_user):
         id_user = self.id_model(interaction) if self.id_users is None else self.id_users[self._id_row[interaction["target_index"]]]
-        return alignment_loss(self.id_projection(id_user), content_user, self.align_temperature, interaction[self.USER_ID])
+        id_user, content_user, user_ids = map(of_whole_batch, (self.id_projection(id_user), content_user, interaction[self.USER_ID]))
+        return alignment_loss(id_user, content_user, self.align_temperature, user_ids)
 
     def _id_loss(self, interaction):
         return (self.id_model.calculate_loss(interaction),) if self.id_model.trains else ()
@@ -105,9 +111,11 @@ class Molar(MIRMRecommender):
         if self.id_model is None or self.id_model.trains:
             return
         rows = train_data._dataset.inter_feat
-        starts = range(0, len(rows), 256)
-        parts = [self.id_model(rows[slice(start, start + 256)].to(self.device)) for start in tqdm(starts, desc="ID user embeddings", leave=False, disable=None)]
-        self.id_users = torch.cat(parts)  # [rows, D_id]
+        starts = own_part(range(0, len(rows), 256))
+        parts = [self.id_model(rows[[0]].to(self.device))[:0]]  # a process may have nothing else
+        for start in tqdm(starts, desc="ID user embeddings", leave=False, disable=bar_off()):
+            parts.append(self.id_model(rows[slice(start, start + 256)].to(self.device)))
+        self.id_users = gathered(torch.cat(parts))  # [rows, D_id]
         self._id_row = torch.zeros(int(rows["target_index"].max()) + 1, dtype=torch.long, device=self.device)
         self._id_row[rows["target_index"].to(self.device)] = torch.arange(len(rows), device=self.device)
 

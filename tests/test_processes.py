@@ -1,0 +1,171 @@
+"""Two processes do what one does with the same batches; they end together where one fails. Dropout is off where results are compared."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from accelerate.utils import DistributedType
+from safetensors import safe_open
+from test_molar_runs import SMALL
+from tiny_data import tiny_interactions, write_inter, write_items
+
+from recbole_molar import device
+from recbole_molar.__main__ import main
+
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+SASREC = {"model": "SASRec", "hidden_size": 8, "inner_size": 16, "n_layers": 1, "n_heads": 2, "train_batch_size": 64}
+# 63 rows in batches of 31, and 29 samples of each task in batches of 7: the last batch is one row, of which one process has none.
+MOLAR = {**SMALL, "item_dropout": 0.0, "dueg_dropout": 0.0, "id_hidden_dropout_prob": 0.0, "id_attn_dropout_prob": 0.0, "train_batch_size": 31,
+         "mirm_finetune_batch_size": 7}  # fmt: skip
+HLLM = {"model": "HLLM", **{key: value for key, value in SMALL.items() if key.startswith("compact_")}, "mirm_max_tokens": 40, "nce_negatives": 8}
+RUNS = {
+    "SASRec": {**SASREC, **NO_DROPOUT},
+    "accumulation": {**SASREC, **NO_DROPOUT, "train_all_positions": False, "gradient_accumulation_steps": 2, "clip_grad_norm": "{max_norm: 0.5}"},
+    "BERT4Rec": {**SASREC, **NO_DROPOUT, "model": "BERT4Rec"},  # as many targets as are hidden
+    "DuoRec": {**SASREC, **NO_DROPOUT, "model": "DuoRec", "contrast": "un", "contrast_rows": 1000},  # all positions: no draw
+    "Molar": MOLAR,
+    "HLLM": {**HLLM, "item_encoding": "end_to_end", "end_to_end_items": 30},
+    "end to end": {**MOLAR, "item_encoding": "end_to_end", "end_to_end_items": 12, "id_training": "joint", "rec_loss": "nce"},
+}
+
+
+def words(folder, **given):
+    """Command line of a short run on the tiny data, with its own output folder."""
+    base = {
+        "dataset": "tiny", "data_path": folder / "data", "output_dir": folder / "saved", "use_cpu": True, "epochs": 2, "MAX_ITEM_LIST_LENGTH": 6,
+        "topk": "[5, 10]", "show_progress": False, "precision": "fp32", "eval_batch_size": 5,
+    }  # fmt: skip
+    return [f"--{key}={value}" for key, value in {**base, **given}.items()]
+
+
+def launch(jobs, folder, n=2):
+    """Do jobs in `n` processes: (exit code, output, errors)."""
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs, default=str))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}", Path(__file__).parent / "several_processes.py", file]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=240)
+        return process.returncode, out, err
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folder with the tiny data set in `data/`."""
+    folder = tmp_path_factory.mktemp("several")
+    write_inter(folder / "data" / "tiny", tiny_interactions())
+    write_items(folder / "data" / "tiny", 30, images=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(data):
+    """All RUNS by one process, in `one/`, and by two, in `two/`; these do one more, whole, and cut and resumed, and a bad one: their output, errors."""
+    for name, given in RUNS.items():
+        assert main(["run", *words(data, **given, output_dir=data / "one" / name)]) == 0
+    jobs = [{"words": words(data, **given, output_dir=data / "two" / name)} for name, given in RUNS.items()]
+    jobs += [{"words": words(data, **SASREC, dataset="nowhere"), "code": 2}, {"gathered": data / "gathered"}]
+    jobs += [{"words": words(data, **SASREC, epochs=3, output_dir=data / "whole")}]
+    jobs += [{"words": words(data, **SASREC, epochs=3, output_dir=data / "cut"), "cut": 2, "code": 130}, {"resume": data / "cut"}]
+    code, out, err = launch(jobs, data)
+    assert code == 0, err
+    return out, err
+
+
+def found(folder):
+    """The result of the one run below a folder, its curve, and the curve of its ID model, without times."""
+    (result,) = folder.glob("tiny/*/result.json")
+    curves = [*folder.glob("tiny/*/curve.json"), *folder.glob("cache/id_model/*/curve.json")]
+    curves = [[{key: value for key, value in entry.items() if not key.endswith("_seconds")} for entry in json.loads(file.read_text())] for file in curves]
+    return json.loads(result.read_text()), curves, result.parent
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_learn_what_one_does(both, data, name):
+    (one, one_curves, _), (two, two_curves, folder) = (found(data / n / name) for n in ("one", "two"))
+    assert (one["machine"]["processes"], two["machine"]["processes"]) == (1, 2) and len(one_curves) == len(two_curves)
+    for ours, theirs in zip(sum(one_curves, []), sum(two_curves, []), strict=True):
+        parts = {key: value for key, value in ours.items() if key not in ("valid", "best")}
+        # Adam makes large what rounding leaves of a gradient of nearly zero; stage 1 is full of them.
+        assert {key: theirs[key] for key in parts} == pytest.approx(parts, rel=1e-3 if "mirm_finetune_samples" in RUNS[name] else 1e-5)
+        assert theirs["valid"] == pytest.approx(ours["valid"], abs=0.03)  # rounding may move one user's target by a place
+    assert two["test_result"] == pytest.approx(one["test_result"], abs=0.03)
+    assert "processes that share each batch" in (folder / "train.log").read_text()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_each_user_is_ranked_once(both, data, name):
+    users = []
+    for n in ("one", "two"):
+        with np.load(found(data / n / name)[2] / "ranks.npz") as ranks:
+            users.append(ranks["user"].tolist())
+            assert len(ranks["top"]) == len(ranks["user"])
+    assert users[0] == users[1] and len(set(users[0])) == len(users[0])
+
+
+def test_stage_1_learns_the_same(both, data):
+    one, two = (found(data / n / "Molar")[0]["stage_1"]["tasks"] for n in ("one", "two"))
+    assert one.keys() == two.keys() and len(one) == 3
+    for task, losses in one.items():
+        assert losses["loss_after"] < losses["loss_before"] and two[task] == pytest.approx(losses, rel=3e-4)
+
+
+def test_the_table_is_the_same(both, data):
+    rows = []
+    for n in ("one", "two"):
+        (file,) = (data / n / "Molar" / "cache").glob("items-*.safetensors")
+        with safe_open(file, "np") as content:
+            rows.append(dict(zip(json.loads(content.metadata()["meta"])["items"], content.get_tensor("rows"), strict=True)))
+    assert rows[0].keys() == rows[1].keys() and len(rows[0]) == 30
+    for mark, row in rows[0].items():
+        np.testing.assert_allclose(rows[1][mark], row, atol=3e-3)
+
+
+def test_a_resumed_run_ends_as_one_never_cut(both, data):
+    (whole, whole_curves, _), (resumed, curves, _) = found(data / "whole"), found(data / "cut")
+    assert curves == whole_curves and resumed["test_result"] == whole["test_result"]
+
+
+def test_gathered_rows_have_the_gradients_of_all_processes(both, data):
+    first, second = (json.loads(Path(f"{data / 'gathered'}-{index}").read_text()) for index in (0, 1))
+    assert first["rows"] == second["rows"] == [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]
+    assert first["grad"] == [[6.0, 6.0]] and second["grad"] == [[12.0, 12.0]] * 2  # (1 + 2) · 2 x
+    assert first["without"] == second["without"] == [[1.0, 1.0]]
+    assert first["shared"] == second["shared"] == [0] and first["part"] + second["part"] == [0, 1, 2, 3, 4]
+
+
+def test_the_main_process_alone_tells_the_result(both):
+    out, err = both
+    assert sum(line.endswith("result.json") for line in out.splitlines()) == len(RUNS) + 2
+    assert out.count("== test") == len(RUNS) + 2
+    assert err.count("nowhere.inter: missing") == 1  # bad input, which all processes find
+
+
+@pytest.mark.parametrize("kind, refused", [("FSDP", True), ("DEEPSPEED", True), ("MULTI_GPU", False), ("NO", False)])
+def test_sharded_weights_are_refused(monkeypatch, kind, refused):
+    monkeypatch.setattr(device, "Accelerator", lambda **options: SimpleNamespace(distributed_type=DistributedType(kind)))
+    with pytest.raises(ValueError, match=f"distributed_type={kind}.*docs/scale.md") if refused else contextlib.nullcontext():
+        device.make_accelerator("fp32", use_cpu=True)
+
+
+def test_other_commands_refuse_a_launcher(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["doctor", "--dataset=tiny"]) == 2
+    assert "doctor: one process" in capsys.readouterr().err
+
+
+def test_an_error_of_one_process_ends_all_and_is_told_once(data, tmp_path):
+    code, out, err = launch([{"words": words(data, **SASREC, output_dir=tmp_path / "saved"), "fails": 1}], tmp_path)
+    assert code and err.count("error: this process alone fails") == 1 and "unexpected" not in err
+    assert "result.json" not in out and not list(tmp_path.glob("saved/**/result.json"))

@@ -71,6 +71,11 @@ class Config(RecBoleConfig):
             error.locate(self.origins)
             raise
 
+    @property
+    def uses_id_model(self):
+        """Whether a run of Molar trains, or is given, an ID model: for the alignment, or to add its scores."""
+        return bool(self["align_weight"] or self["score_fusion_weight"])
+
     def compatibility_settings(self):
         """Nothing: `compat` restored NumPy's old names when it was imported."""
 

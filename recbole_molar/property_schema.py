@@ -155,6 +155,7 @@ class Properties(TransformerKeys):
     id_weights: Path = None
     id_training: Literal["frozen", "joint"] = None
     align_weight: NotNegative = None
+    score_fusion_weight: Annotated[NotNegative | None, Field(description="a number of at least 0, or ~ for 0")] = None
     align_temperature: Temperature = None
     rec_loss: Literal["bce", "nce", "ce"] = None
     nce_negatives: Count = None

@@ -178,7 +178,7 @@ def read_content(config, dataset):
     if stages is None:
         return None
     stages.check_parts(config)
-    if "id_model" in config and config["align_weight"] and not config["id_weights"]:
+    if "id_model" in config and config.uses_id_model and not config["id_weights"]:
         make_id_config(config)  # for its errors: it is needed after stage 1 only
     return stages.read_item_content(config, dataset)
 

@@ -94,8 +94,8 @@ def join(config, prepared, mirm, table, depth, **others):
 
 
 def build_id_model(config, prepared, accelerator, folder, train_id_model):
-    """The ID model behind its adapter and the size of its user embedding; (None, None) for α = 0."""
-    if not config["align_weight"]:
+    """The ID model behind its adapter and the size of its user embedding; (None, None) where nothing uses it."""
+    if not config.uses_id_model:
         getLogger().info("align_weight is 0: no ID model, no alignment")
         return None, None
     model = train_id_model(config, accelerator, folder, prepared.dataset.split_hash())

@@ -71,7 +71,7 @@ class Estimate:
         """The recommender with untrained parts; rehearses the stages before it, those that it has, on the way."""
         config, id_parts = self.config, ()
         if "id_model" in config:
-            if not config["align_weight"]:
+            if not config.uses_id_model:
                 self.skip("id_model", "left out: align_weight=0")
             id_parts = build_id_model(config, self.prepared, self.accelerator, None, self._id_model)
         if "mirm_finetune_tasks" in config:

@@ -23,7 +23,7 @@ class Molar(MIRMRecommender):
         config (Config), dataset (HistoryDataset): as for every RecBole model.
         item_table (Tensor): [n_items, D_mirm], MIRM's embeddings, row 0 zeros.
         user_decoder (nn.Module): the first layers of the MLLM's decoder, for DUEG.
-        id_model (IDModel, optional): None leaves the alignment out (`align_weight: 0`).
+        id_model (IDModel, optional): None where neither the alignment (`align_weight`) nor the late fusion of scores (`score_fusion_weight`) wants it.
         id_dim (int, optional): dimension of E_id; where it is not D (the paper makes them equal), a linear map leads to D.
         mirm (MIRM, optional): trained by the recommendation loss too (`item_encoding: end_to_end`); None keeps the table fixed.
     """
@@ -43,11 +43,12 @@ class Molar(MIRMRecommender):
         options = {key: config[key] for key in encoder.option_keys() if key in config}
         self.user_encoder = encoder.build(dim, decoder=user_decoder, max_length=self.max_seq_length, **options)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config["score_temperature"])), requires_grad=self.rec_loss == "nce")
-        self.id_model, self.id_users = id_model, None
-        self.id_projection = nn.Linear(id_dim, dim, bias=False) if id_dim not in (None, dim) else nn.Identity()
+        self.id_model, self.id_users, self.fusion_weight = id_model, None, config["score_fusion_weight"] or 0.0
+        self.aligns = id_model is not None and self.align_weight > 0
+        self.id_projection = nn.Linear(id_dim, dim, bias=False) if self.aligns and id_dim != dim else nn.Identity()
         if self.item_id_residual is not None:
             nn.init.zeros_(self.item_id_residual.weight)
-        self.loss_names = ("rec",) if id_model is None else ("rec", "align", "id") if id_model.trains else ("rec", "align")
+        self.loss_names = ("rec", *(["align"] if self.aligns else []), *(["id"] if id_model is not None and id_model.trains else []))
 
     # ------------------------------------------------------------ the picture
 
@@ -65,10 +66,9 @@ class Molar(MIRMRecommender):
         table = self.batch_table(item_seq, targets, negatives)  # [N, D]
         user = self.user_embeddings(item_seq, item_seq_len, table)  # E_con, [M, D]
         rec = self._next_item_loss(user, table, targets, negatives)
-        if self.id_model is None:
-            return (rec,)
         content_user = user[item_seq_len.cumsum(0) - 1]  # at the last position of each row, [B, D]
-        return (rec, self.align_weight * self._post_alignment(interaction, content_user), *self._id_loss(interaction))
+        align = (self.align_weight * self._post_alignment(interaction, content_user),) if self.aligns else ()
+        return (rec, *align, *self._id_loss(interaction))
 
     def n_targets(self, interaction):
         """Positions of a batch; those of the ID model's loss, where it trains too, as that model counts them."""
@@ -101,14 +101,14 @@ class Molar(MIRMRecommender):
         return alignment_loss(id_user, content_user, self.align_temperature, user_ids)
 
     def _id_loss(self, interaction):
-        return (self.id_model.calculate_loss(interaction),) if self.id_model.trains else ()
+        return (self.id_model.calculate_loss(interaction),) if "id" in self.loss_names else ()
 
     # ---------------------------------------------------- hooks of the trainer
 
     @torch.no_grad()
     def before_training(self, train_data, trainer):
         """A frozen ID model's user embeddings are the same in each epoch: compute those of all training rows once."""
-        if self.id_model is None or self.id_model.trains:
+        if not self.aligns or self.id_model.trains:
             return
         rows = train_data._dataset.inter_feat
         starts = own_part(range(0, len(rows), 256))
@@ -122,3 +122,18 @@ class Molar(MIRMRecommender):
     def is_saved(self, name):
         """Nor is the frozen ID model, which has a file of its own."""
         return super().is_saved(name) and not (name.startswith("id_model.") and not self.id_model.trains)
+
+    # -------------------------------------------------------------- prediction
+
+    def full_sort_predict(self, interaction):
+        """Scores of all items, fp32: [B, n_items]; with late fusion the ID model's are added.
+
+        Both are logits of a softmax over the catalogue where both models were trained by cross-entropy: their sum multiplies the two distributions.
+        """
+        scores = super().full_sort_predict(interaction)
+        return scores + self.fusion_weight * self.id_model.model.full_sort_predict(interaction).view_as(scores) if self.fusion_weight else scores
+
+    def predict(self, interaction):
+        """Scores of the given items: [B]."""
+        scores = super().predict(interaction)
+        return scores + self.fusion_weight * self.id_model.model.predict(interaction) if self.fusion_weight else scores

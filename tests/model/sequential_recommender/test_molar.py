@@ -68,6 +68,20 @@ def test_alpha_zero_leaves_the_id_model_out(make_molar):
     assert not any("id_model" in name for name, _ in model.named_parameters())
 
 
+@pytest.mark.parametrize("alpha", [0, 0.1])
+def test_late_fusion_adds_the_id_models_scores(make_molar, alpha):
+    model, loader, *_ = make_molar(align_weight=alpha, score_fusion_weight=0.5)
+    batch = first_batch(loader)
+    assert len(model.calculate_loss(batch)) == len(model.loss_names) == 1 + (alpha > 0)
+    model.eval()
+    fused, own_id = model.full_sort_predict(batch), model.id_model.model.full_sort_predict(batch)
+    candidates = model.predict(batch)
+    model.fusion_weight = 0.0
+    torch.testing.assert_close(fused - model.full_sort_predict(batch), 0.5 * own_id, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(candidates, fused[torch.arange(len(fused)), batch[model.ITEM_ID]], atol=1e-4, rtol=1e-4)
+    assert own_id.std() > 0
+
+
 @pytest.mark.parametrize("training", ["frozen", "joint"])
 def test_the_id_model_learns_only_in_joint_training(make_molar, training):
     model, loader, *_ = make_molar(id_training=training)

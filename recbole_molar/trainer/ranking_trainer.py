@@ -14,10 +14,13 @@ from recbole_molar.data.dataset import TARGET_INDEX
 from recbole_molar.model.fused_layers import last_states_only
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole_molar.processes import bar_off, mean_over_processes, n_processes, of_all, own_part
+from recbole_molar.trainer.rows import Rows
 from recbole_molar.trainer.row_collector import OF_EACH_ROW, RowCollector
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score
+
+COMPARED = 2**20  # scores at a time, 4 MiB
 
 
 def average_running_figures(model):
@@ -26,6 +29,14 @@ def average_running_figures(model):
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and n_processes() > 1:
             for figure in (module.running_mean, module.running_var):
                 mean_over_processes(figure)
+
+
+def _count(compare, scores, target):
+    """How many scores of each row compare so with its target: [B, N], [B] -> [B]. In blocks that stay in the cache; as numbers: truth values add up slowly."""
+    block = max(1, COMPARED // scores.size(1))
+    holds = torch.empty(min(block, len(scores)), scores.size(1), device=scores.device)
+    parts = zip(scores.split(block), target[:, None].split(block), strict=True)
+    return torch.cat([compare(rows, one, out=holds[: len(rows)]).sum(1) for rows, one in parts]).long()
 
 
 class RankingTrainer(Trainer):
@@ -64,15 +75,17 @@ class RankingTrainer(Trainer):
         if hasattr(self.model, "before_evaluation"):
             self.model.before_evaluation(self)
         average_running_figures(self.model)
-        self.eval_dataset, self.ranks, self.top = eval_data._dataset, [], []
+        self.eval_dataset, self.ranks, self.top = eval_data._dataset, Rows(), Rows()
         self.tot_item_num = self.eval_dataset.item_num
         self.item_tensor = self.eval_dataset.get_item_feature().to(self.device) if self.item_tensor is None else self.item_tensor
         score = self._full_sort_batch_eval if isinstance(eval_data, FullSortEvalDataLoader) else self._neg_sample_batch_eval
         own = own_part(range(len(eval_data)))
         for index, batch in enumerate(tqdm(eval_data, desc="evaluation", unit="batch", disable=bar_off() if show_progress else True, leave=False)):
             if index in own:  # the others are made all the same: candidates may be drawn with them
+                n_ranked = len(self.ranks)
                 interaction, scores, positive_u, positive_i = score(batch)
-                self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+                ranks = self.ranks.all()[n_ranked:, 2:] if len(self.ranks) > n_ranked else None
+                self.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i, ranks)
         result = self.evaluator.evaluate(self._collected())
         self.wandblogger.log_eval_metrics(result, head="eval")
         return {name: float(value) for name, value in result.items()}
@@ -82,12 +95,10 @@ class RankingTrainer(Trainer):
         data = self.eval_collector.get_data_struct()
         if n_processes() == 1:
             return data
-        own = {"ranks": self.ranks, "top": self.top, **{name: [data.get(name)] for name in OF_EACH_ROW if name in data}}
-        parts = of_all(own)
-        everything = {name: [rows for part in parts for rows in part.get(name, [])] for name in {name for part in parts for name in part}}
-        self.ranks, self.top = everything.pop("ranks"), everything.pop("top")
-        for name, rows in everything.items():
-            data.set(name, torch.cat(rows))
+        parts = of_all({"ranks": self.ranks.all(), "top": self.top.all(), **{name: data.get(name) for name in OF_EACH_ROW if name in data}})
+        self.ranks, self.top = (Rows(rows for rows in (part.pop(name) for part in parts) if rows is not None) for name in ("ranks", "top"))
+        for name in {name for part in parts for name in part}:
+            data.set(name, torch.cat([part[name] for part in parts if name in part]))
         return data
 
     def _full_sort_batch_eval(self, batched_data):
@@ -143,7 +154,7 @@ class RankingTrainer(Trainer):
             rows, items = self.eval_dataset.seen_before(target_index)
             scores[rows.to(scores.device), items.to(scores.device)] = -np.inf
             scores[positive_u, positive_i] = target  # an item consumed again stays a candidate
-        ahead, ties = (scores > target[:, None]).sum(1), (scores == target[:, None]).sum(1) - 1
+        ahead, ties = _count(torch.gt, scores, target), _count(torch.eq, scores, target) - 1
         self.ranks.append(torch.stack([users.to(ahead.device), positive_i.to(ahead.device), ahead + 1, ties], dim=1).cpu())
         if self.keep_top:
             self.top.append(scores.topk(min(self.keep_top, scores.size(1) - 1), dim=1).indices.int().cpu())
@@ -171,11 +182,11 @@ class RankingTrainer(Trainer):
         External ids of `user` and `item` (the target), its `rank` (1 is best), the number of `ties` at its score, and `top` [U, K], the
         first items as indexes into `items`, where kept.
         """
-        user, item, rank, ties = (torch.cat(self.ranks) if self.ranks else torch.zeros(0, 4, dtype=torch.long)).numpy().T
+        user, item, rank, ties = (self.ranks.all() if self.ranks else torch.zeros(0, 4, dtype=torch.long)).numpy().T
         users, items = (np.asarray(dataset.field2id_token[field]).astype(str) for field in (dataset.uid_field, dataset.iid_field))
         columns = {"user": users[user], "item": items[item], "rank": rank, "ties": ties}
         if self.top:
-            columns.update(top=torch.cat(self.top).numpy(), items=items)
+            columns.update(top=self.top.all().numpy(), items=items)
 
         def write(temporary):
             with open(temporary, "wb") as file:

@@ -9,7 +9,6 @@ whole catalogue, so each axis alone must be linear. The peak is the process's, w
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -21,19 +20,20 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from side_by_side import machine  # noqa: E402
 
-ITEMS, USERS = (1_000, 10_000, 100_000, 300_000), (10_000, 100_000, 1_000_000)
-FIXED_USERS, FIXED_ITEMS = 10_000, 10_000
-HISTORY = 12  # interactions of a user; more where the items would not all occur
+AXES = {  # (items, users) of each size; interactions of a user: all items must occur
+    "items": ([(n, 10_000) for n in (1_000, 10_000, 100_000, 300_000)], 33),
+    "users": ([(10_000, n) for n in (10_000, 100_000, 1_000_000)], 12),
+}
 STEPS, ENCODED = 4, 512
 STAGES = ("load", "epoch", "evaluation", "encoding")
 
 
-def generate(folder, n_items, n_users):
+def generate(folder, n_items, n_users, length):
     """Write `growth.inter`, every item at least once, and `growth.item` with texts of 5 to 40 words."""
     import numpy as np
     import pandas as pd
 
-    draw, length = np.random.default_rng(0), max(HISTORY, math.ceil(n_items / n_users) + 2)
+    draw = np.random.default_rng(0)
     items = (draw.random((n_users, length)) ** 3 * n_items).astype(np.int64)  # a few popular ones
     items.ravel()[draw.permutation(items.size)[:n_items]] = np.arange(n_items)
     columns = {"user_id:token": np.repeat(np.arange(n_users), length), "item_id:token": items.ravel(), "timestamp:float": np.tile(np.arange(length), n_users)}
@@ -44,7 +44,7 @@ def generate(folder, n_items, n_users):
         file.writelines(f"{item}\tNo {item} {' '.join(draw.choice(words, draw.integers(5, 41)))}\n" for item in range(n_items))
 
 
-def one_size(n_items, n_users):
+def one_size(n_items, n_users, history):
     """CPU seconds of each stage and the peak, GiB; in this process."""
     import torch
 
@@ -67,7 +67,7 @@ def one_size(n_items, n_users):
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "growth"
         folder.mkdir()
-        generate(folder, n_items, n_users)
+        generate(folder, n_items, n_users, history)
         given = {"dataset": "growth", "data_path": temporary, "use_cpu": True, "show_progress": False, "precision": "fp32"}
         config = Config(config_dict={**given, "model": "SASRec"})
         accelerator = make_accelerator("fp32", use_cpu=True)
@@ -79,7 +79,7 @@ def one_size(n_items, n_users):
         timed("epoch", lambda: trainer._train_epoch(FirstBatches(train, STEPS), 0), len(train) / min(STEPS, len(train)))
         trainer.eval_collector.data_collect(train)
         timed("evaluation", lambda: trainer.evaluate(valid, load_best_model=False))
-        if n_users == FIXED_USERS:
+        if history == AXES["items"][1]:
             config = Config(config_dict={**given, "model": "Molar", "item_modalities": ["text"], "align_weight": 0})
             mirm = build_mirm(config, read_content(config, prepared.dataset)).eval()
             with torch.no_grad():
@@ -87,9 +87,9 @@ def one_size(n_items, n_users):
     return {"items": n_items, "users": n_users, "seconds": seconds, "peaks": peaks}
 
 
-def measured(n_items, n_users):
+def measured(n_items, n_users, history):
     """:func:`one_size` in a new process."""
-    words = [sys.executable, __file__, "--items", str(n_items), "--users", str(n_users)]
+    words = [sys.executable, __file__, "--items", str(n_items), "--users", str(n_users), "--history", str(history)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"error: {n_items} items, {n_users} users: {done.stderr[-2000:]}")
@@ -101,17 +101,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int)
     parser.add_argument("--users", type=int)
+    parser.add_argument("--history", type=int)
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     if chosen.items:
-        print(json.dumps(one_size(chosen.items, chosen.users)))
+        print(json.dumps(one_size(chosen.items, chosen.users, chosen.history)))
         return
     print(machine())
-    for axis, sizes in (("items", [(n, FIXED_USERS) for n in ITEMS]), ("users", [(FIXED_ITEMS, n) for n in USERS])):
-        print(f"\n| items | users | {' | '.join(f'{stage}, CPU s | peak, GiB' for stage in STAGES)} |\n|{'---|' * (2 + 2 * len(STAGES))}")
+    for axis, (sizes, history) in AXES.items():
+        heads = " | ".join(f"{stage}, CPU s | peak, GiB" for stage in STAGES)
+        print(f"\n{history} interactions a user\n\n| items | users | {heads} |\n|{'---|' * (2 + 2 * len(STAGES))}")
         found = []
         for n_items, n_users in sizes[:2] if chosen.quick else sizes:
-            found.append(measured(n_items, n_users))
+            found.append(measured(n_items, n_users, history))
             cells = (f"{found[-1]['seconds'].get(stage, '')} | {found[-1]['peaks'].get(stage, '')}" for stage in STAGES)
             print(f"| {n_items:,} | {n_users:,} | {' | '.join(cells)} |", flush=True)
         before, after = found[-2:]

@@ -252,7 +252,7 @@ def test_masked_history_by_hand(make_data, flags, tmp_path, mask, ranks):
 def test_metrics_follow_from_the_ranks(trained, tmp_path):
     prepared, trainer = trained(epochs=3, metrics=["Recall", "NDCG", "MRR"])
     result = trainer.evaluate(prepared.loaders[2])
-    ranks = torch.cat(trainer.ranks)
+    ranks = trainer.ranks.all()
     assert len(ranks) == len(prepared.loaders[2]._dataset) and (ranks[:, 3] == 0).all()
     rank = ranks[:, 2].double()
     for k in (5, 10):
@@ -269,7 +269,7 @@ def test_mask_acts_on_every_model(make_data, flags, tmp_path):
         for mask in (True, False):
             prepared, trainer = make_trainer(Config(config_dict=flags(model=name, mask_history=mask)), tmp_path / f"{name}{mask}")
             trainer.evaluate(prepared.loaders[2], load_best_model=False)
-            found.append(torch.cat(trainer.ranks)[:, 2])
+            found.append(trainer.ranks.all()[:, 2])
         assert (found[0] <= found[1]).all() and (found[0] < found[1]).any(), name
 
 
@@ -279,7 +279,7 @@ def test_sampled_candidates_have_ranks_too(make_data, flags, tmp_path, mode):
     config = Config(config_dict=flags(eval_args={"mode": mode}, topk=[1, 5]) | {"valid_metric": "NDCG@5"})
     prepared, trainer = make_trainer(config, tmp_path / "a")
     result = trainer.evaluate(prepared.loaders[2], load_best_model=False)
-    rank = torch.cat(trainer.ranks)[:, 2]
+    rank = trainer.ranks.all()[:, 2]
     assert len(rank) == len(prepared.loaders[2]._dataset) and rank.max() <= 6 and rank.unique().numel() > 2
     assert result["recall@1"] == pytest.approx((rank == 1).double().mean().item(), abs=1e-6)
     trainer.save_ranks(tmp_path / "ranks.npz", prepared.dataset)
@@ -293,10 +293,10 @@ def test_cut_histories_give_the_same_ranks(make_data, flags, tmp_path, monkeypat
     monkeypatch.setitem(like_lengths.POSITIONS, "cpu", 8)  # several parts in each batch
     prepared, trainer = make_trainer(Config(config_dict=flags(model=model)), tmp_path)
     found = trainer.evaluate(prepared.loaders[2], load_best_model=False)
-    ranks = torch.cat(trainer.ranks)
+    ranks = trainer.ranks.all()
     assert trainer.cuts_histories is cut and trainer.last_only is last_only
     trainer.cuts_histories = False
-    assert trainer.evaluate(prepared.loaders[2], load_best_model=False) == found and torch.equal(torch.cat(trainer.ranks), ranks)
+    assert trainer.evaluate(prepared.loaders[2], load_best_model=False) == found and torch.equal(trainer.ranks.all(), ranks)
 
 
 def test_a_model_that_reads_more_than_the_last_state_is_given_more(make_data, flags, tmp_path, monkeypatch):

@@ -156,7 +156,7 @@ class CoLLM(MIRMRecommender):
         row, _ = valid.nonzero(as_tuple=True)
         prefixes, lengths = interaction[row], place[valid] + 1
         inside = torch.arange(interaction[self.ITEM_SEQ].size(1), device=place.device) < lengths[:, None]
-        prefixes.update({self.ITEM_SEQ: prefixes[self.ITEM_SEQ] * inside, self.ITEM_SEQ_LEN: lengths})
+        prefixes[self.ITEM_SEQ], prefixes[self.ITEM_SEQ_LEN] = prefixes[self.ITEM_SEQ] * inside, lengths
         tokens = self.user_tokens(prefixes)  # [M, D]
         return tokens.new_zeros(*valid.shape, tokens.size(1)).index_put((valid,), tokens)
 

@@ -71,11 +71,6 @@ class Config(RecBoleConfig):
             error.locate(self.origins)
             raise
 
-    @property
-    def uses_id_model(self):
-        """Whether a run of Molar trains, or is given, an ID model: for the alignment, or to add its scores."""
-        return bool(self["align_weight"] or self["score_fusion_weight"])
-
     def compatibility_settings(self):
         """Nothing: `compat` restored NumPy's old names when it was imported."""
 
@@ -144,14 +139,14 @@ class Config(RecBoleConfig):
             self._read_ours(ours / "backbone" / f"{file}.yaml")
         if isinstance(backbone, str) and re.fullmatch(r"[\w.-]+", backbone):
             self._read_ours(ours / "backbone" / f"{backbone}.yaml")
-        if "user_encoder" not in chosen:  # HLLM: no stage 1, one user encoder, no ID model
-            return
-        for file in sorted((ours / "finetune").glob("*.yaml")):
-            self._read_ours(file)
-        find_class(chosen["user_encoder"], "model.user_encoder", key="user_encoder")
-        self._read_ours(ours / "user_encoder" / f"{chosen['user_encoder']}.yaml")
-        self.id_model_class = get_model(chosen["id_model"], key="id_model")  # before its name is made into that of a file
-        self._read_ours(ours / "id_model" / f"{chosen['id_model']}.yaml")
+        if "user_encoder" in chosen:  # HLLM and CoLLM: no stage 1, one user encoder
+            for file in sorted((ours / "finetune").glob("*.yaml")):
+                self._read_ours(file)
+            find_class(chosen["user_encoder"], "model.user_encoder", key="user_encoder")
+            self._read_ours(ours / "user_encoder" / f"{chosen['user_encoder']}.yaml")
+        if "id_model" in chosen:  # HLLM has none
+            self.id_model_class = get_model(chosen["id_model"], key="id_model")  # before its name is made into that of a file
+            self._read_ours(ours / "id_model" / f"{chosen['id_model']}.yaml")
 
     def _read_ours(self, file):
         if file.is_file():
@@ -227,6 +222,11 @@ class Config(RecBoleConfig):
         self.final_config_dict.update(
             gpu_id=gpu_id, use_gpu=not use_cpu, device=torch.device("cpu" if use_cpu else "cuda"), single_spec=True, local_rank=0
         )
+
+    @property
+    def reads_id_model(self):
+        """Whether an ID model goes into this run: for Molar's alignment or late fusion, or into CoLLM's prompts."""
+        return "id_model" in self and bool(self["align_weight"] or self["score_fusion_weight"] or self["collaborative"])
 
     def as_yaml(self):
         """Everything needed to repeat the run, as a flat dict of plain values."""

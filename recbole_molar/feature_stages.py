@@ -28,7 +28,7 @@ def check_parts(config):
     check_modalities(as_list(config["item_modalities"]))
 
 
-def build(config, prepared, content, accelerator, folder, train_id_model=None):
+def build(config, prepared, content, accelerator, folder, train_id_model=None, train_once=None):
     """Run the stages, each or its cached result, and put the recommender together.
 
     Args:

@@ -180,6 +180,12 @@ class Properties(TransformerKeys):
     encoder_epochs: Whole = None
     # model/HLLM.yaml
     user_llm_layers: Annotated[Count | None, Field(description="a whole number of at least 1, or ~ for all")] = None
+    # model/CoLLM.yaml
+    collaborative: bool = None
+    tuning_epochs: Whole = None
+    prompt_items: Count = None
+    prompt_title_tokens: Count = None
+    mapping_size: Count = None
     # backbone/compact.yaml
     compact_hidden_size: Count = None
     compact_num_layers: Count = None

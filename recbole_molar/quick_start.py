@@ -1,8 +1,6 @@
 """The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
 
-import hashlib
 import importlib
-import json
 import time
 import warnings
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from recbole_molar.model.all_positions import allows_all_positions, is_plain_cro
 from recbole_molar.model.id_model.id_model import check_user_embedding
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import PropertyError, bad_value
-from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder
+from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache
 from recbole_molar.trainer.sequential_trainer import BEST
 from recbole_molar.utils import create_dataset, data_preparation, get_trainer, make_model, needs_prefixes
 from recbole.utils import init_seed
@@ -34,8 +32,6 @@ SHARED_WITH_ID_MODEL = (
 )
 
 DONE = "done.json"  # of an ID model in the cache: its best validation result
-
-CHANGES_NO_WEIGHT = ("data_path", "output_dir", "debug", "show_progress", "state", "eval_batch_size", "worker")
 
 
 @dataclass
@@ -178,7 +174,7 @@ def read_content(config, dataset):
     if stages is None:
         return None
     stages.check_parts(config)
-    if "id_model" in config and config.uses_id_model and not config["id_weights"]:
+    if config.reads_id_model and not config["id_weights"]:
         make_id_config(config)  # for its errors: it is needed after stage 1 only
     return stages.read_item_content(config, dataset)
 
@@ -189,7 +185,7 @@ def build_model(config, prepared, content, accelerator, folder):
     if stages is None:
         init_seed(config["seed"], config["reproducibility"])
         return make_model(prepared.model_class, config, prepared.loaders[0]._dataset)
-    return stages.build(config, prepared, content, accelerator, folder, train_id_model)
+    return stages.build(config, prepared, content, accelerator, folder, train_id_model, train_once)
 
 
 def train_id_model(config, accelerator, folder, split_hash):
@@ -208,34 +204,44 @@ def train_id_model(config, accelerator, folder, split_hash):
     model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
     if config["id_training"] == "joint":
         return model
-    cache = id_model_cache(config, id_config, split_hash)
-    getLogger().info("ID model %s: %s; %s", id_config["model"], prepared.note, cache)
-    done = cache / DONE
+    check_user_embedding(model, prepared.loaders[0]._dataset[[0, 0]].to(config["device"]), with_items=config["collaborative"])
+    getLogger().info("ID model %s: %s", id_config["model"], prepared.note)
+    train_once(id_config, prepared, model, accelerator, folder, id_model_cache(config, id_config, split_hash), "id_model")
+    return model
+
+
+def train_once(config, prepared, model, accelerator, folder, cache, stage):
+    """Train a part of a run to its best validation epoch, or load it where an equal one was trained before; notes which under `stage`.
+
+    Args:
+        config (Config), prepared (Prepared), model: of the part; the order of its batches afterwards is as if nothing had been trained.
+        accelerator (Accelerator); folder (RunFolder): the run's; cache (Path): from :func:`part_cache`; stage (str): its name.
+    """
+    done, generator = cache / DONE, prepared.loaders[0].generator
+    order = generator.get_state()
+    getLogger().info("%s: %s", stage, cache)
     with cache_lock(cache.parents[1], cache.name, accelerator):  # another run may be training it
         accelerator.wait_for_everyone()
         reused = done.is_file()
         if reused:
             try:
                 getLogger().info("reusing it, valid %s", read_json(done))
-                get_trainer(id_config)(id_config, model, accelerator, cache).load_best()
+                get_trainer(config)(config, model, accelerator, cache).load_best()
             except ValueError as error:
-                raise ValueError(f"{error} Delete the folder {cache}, and the ID model is trained anew.") from error
+                raise ValueError(f"{error} Delete the folder {cache}, and it is trained anew.") from error
         else:
-            check_user_embedding(model, prepared.loaders[0]._dataset[[0, 0]].to(config["device"]))
-            trainer = train(id_config, prepared, model, accelerator, folder, cache, "id_model")
+            trainer = train(config, prepared, model, accelerator, folder, cache, stage)
             accelerator.wait_for_everyone()
             trainer.load_best()
             if accelerator.is_main_process:
                 write_json(done, trainer.best_valid_result)
-    folder.notes["id_model"] = {"model": id_config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
-    return model
+    generator.set_state(order)
+    folder.notes[stage] = {"model": config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
 
 
 def id_model_cache(config, id_config, split_hash):
     """Folder of an ID model of these properties on this split; it is finished where it holds `done.json`."""
-    properties = {key: value for key, value in id_config.as_yaml().items() if key not in CHANGES_NO_WEIGHT}
-    fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return Path(config["output_dir"]) / "cache" / "id_model" / f"{id_config['model']}-{fingerprint}"
+    return part_cache(config["output_dir"], "id_model", id_config, split_hash)
 
 
 def finished_id_model(config, accelerator, split_hash):

@@ -59,12 +59,12 @@ def text_columns(item_file, config):
     return [name for name in columns if name != config["ITEM_ID_FIELD"]]
 
 
-def build(config, prepared, content, accelerator, folder, train_id_model):
+def build(config, prepared, content, accelerator, folder, train_id_model, train_once=None):
     """Run the stages before the recommender, each or its cached result, and put the recommender together.
 
     Args:
         config (Config); prepared (Prepared): its data; content (ItemContent); accelerator (Accelerator); folder (RunFolder);
-        train_id_model (callable): trains or loads the ID model.
+        train_id_model (callable): trains or loads the ID model; train_once (callable): another part.
 
     Returns:
         Molar: ready to train.
@@ -94,9 +94,9 @@ def join(config, prepared, mirm, table, depth, **others):
 
 
 def build_id_model(config, prepared, accelerator, folder, train_id_model):
-    """The ID model behind its adapter and the size of its user embedding; (None, None) where nothing uses it."""
-    if not config.uses_id_model:
-        getLogger().info("align_weight is 0: no ID model, no alignment")
+    """The ID model behind its adapter and the size of its user embedding; (None, None) for a run without one."""
+    if not config.reads_id_model:
+        getLogger().info("no ID model: %s", "align_weight is 0" if "align_weight" in config else "collaborative is False")
         return None, None
     model = train_id_model(config, accelerator, folder, prepared.dataset.split_hash())
     id_model = IDModel(model, trains=config["id_training"] == "joint")

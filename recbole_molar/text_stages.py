@@ -36,7 +36,7 @@ def build_mirm(config, content):
     return mirm
 
 
-def build(config, prepared, content, accelerator, folder, train_id_model=None):
+def build(config, prepared, content, accelerator, folder, train_id_model=None, train_once=None):
     """Run the stages and put the recommender together.
 
     Args:

@@ -15,7 +15,7 @@ FLOORS = {
     4: ["model.item_embedding", "model.finetune"],
     5: ["model.sequential_recommender"],
     6: ["trainer"],
-    7: ["config", "property_schema", "property_combinations", "property_values", "utils", "stages", "feature_stages", "text_stages"],
+    7: ["config", "property_schema", "property_combinations", "property_values", "utils", "stages", "feature_stages", "text_stages", "collm_stages"],
     8: ["quick_start", "__main__", "doctor", "compare", "tune", "paper_table", "show_config"],  # doctor and what follows: commands, which use quick_start
 }
 SHARED_FLOORS = {0, 1, 2, 7, 8}  # elsewhere a module imports only its own kind and lower floors

@@ -18,8 +18,7 @@ from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines, read_yaml
 from recbole_molar.config import Config, refuse_foreign_code
 from recbole_molar.property_error import UnknownPropertyError
-from recbole_molar.quick_start import CHANGES_NO_WEIGHT
-from recbole_molar.run_folder import CONFIG, RANKS, RESULT
+from recbole_molar.run_folder import CHANGES_NO_WEIGHT, CONFIG, RANKS, RESULT
 from recbole_molar.trainer.sequential_trainer import CURVE
 
 # Runs that differ in these are still the same run: where it computes, what it prints, where it writes.

@@ -1,4 +1,4 @@
-"""The prompts: of an item (MIRM's input, paper's Sec. on MIRM) and of the fine-tuning tasks, as token ids."""
+"""The prompts: of an item (MIRM's input, paper's Sec. on MIRM), of the fine-tuning tasks and of a history (CoLLM's), as token ids."""
 
 CUR_ITEM = "[Cur_Item]"
 PROMPT_VERSION = 1  # raise it with any change below: cached embeddings are keyed by it
@@ -14,6 +14,8 @@ TASKS = {
     "structured_attributes": "Describe the item with these attributes:",
     "user_behavior": "A user chose these items one after another. The next item:",
 }
+
+HISTORY = "A user chose these items one after another."  # the titles follow, a line each
 
 
 def item_text(fields):
@@ -60,3 +62,32 @@ class ItemPrompt:
         ids = self.encode(text)
         end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
         return (ids + end)[:max_tokens]
+
+
+class HistoryPrompt:
+    """Writes a history as token ids: instruction, then the items' titles in order.
+
+    Args:
+        prompt (ItemPrompt): gives the tokenizer.
+        titles (list of str): by internal item id.
+        title_tokens (int): longest title, in tokens, the line end before it included; it is cut at its end.
+    """
+
+    def __init__(self, prompt, titles, title_tokens):
+        self.head = prompt.start + prompt.encode(HISTORY)
+        self.titles = [prompt.encode(f"\n{title}")[:title_tokens] for title in titles]
+
+    def write(self, items):
+        """One history.
+
+        Args:
+            items (list of int): internal ids, oldest first.
+
+        Returns:
+            tuple: token ids; for each item the place of its last token.
+        """
+        ids, ends = list(self.head), []
+        for item in items:
+            ids += self.titles[item]
+            ends.append(len(ids) - 1)
+        return ids, ends

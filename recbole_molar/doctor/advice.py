@@ -134,7 +134,7 @@ def _time(report, config):
     elif name == "test":
         do = "use a faster machine; all users are ranked once"
     else:
-        key = "id_epochs" if name == "id_model" else "epochs"
+        key = {"id_model": "id_epochs", "tuning": "tuning_epochs"}.get(name, "epochs")
         do = f"set --{key}={max(1, stage['epochs'] // 2)} (now {stage['epochs']}), or a smaller --MAX_ITEM_LIST_LENGTH (now {config['MAX_ITEM_LIST_LENGTH']})"
     early = ", less where validation stops it early" if stage.get("validations") else ""
     yield f"the run takes up to {hours:.1f} hours, {stage.get('seconds', 0) / 3600:.1f} of them {name}{early}: {do}, or use a GPU."

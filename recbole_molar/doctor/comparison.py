@@ -63,8 +63,8 @@ def _measured(name, result):
     if name == "mirm_finetune":
         stage_1 = result.get("stage_1", {})
         return (stage_1.get("seconds"), None, "of the run that made it") if stage_1.get("reused") else (seconds, None, "")
-    if name == "id_model":
-        notes = result.get("id_model", {})
+    if name in ("id_model", "tuning"):
+        notes = result.get(name, {})
         return (None, None, "reused") if notes.get("reused") else (seconds, notes.get("epochs_run"), "" if "epochs_run" in notes else "at most")
     return seconds, result.get("epochs_run") if name == result["model"] else None, ""
 

@@ -69,16 +69,18 @@ class Estimate:
 
     def _over_mirm(self):
         """The recommender with untrained parts; rehearses the stages before it, those that it has, on the way."""
-        config, id_parts = self.config, ()
+        config, id_parts, stages = self.config, (), stages_of(self.config.model_class)
         if "id_model" in config:
-            if not config.uses_id_model:
-                self.skip("id_model", "left out: align_weight=0")
+            if not config.reads_id_model:
+                self.skip("id_model", "left out: align_weight=0" if "align_weight" in config else "left out: collaborative=False")
             id_parts = build_id_model(config, self.prepared, self.accelerator, None, self._id_model)
         if "mirm_finetune_tasks" in config:
             self._stage_1()
         self._table()
         table = torch.randn(len(self.content), self.mirm.embedding_dim)
-        return stages_of(config.model_class).assemble(config, self.prepared, self.mirm, table, *id_parts)
+        if config["collaborative"]:
+            self._tuning(stages, table)
+        return stages.assemble(config, self.prepared, self.mirm, table, *id_parts)
 
     # ------------------------------------------------------------------ stages
 
@@ -98,8 +100,16 @@ class Estimate:
             self.skip("id_model", f"reused: {cached}")
         else:
             self._training("id_model", id_config, prepared, model)
-            self.stages.pop("id_model_test", None)
         return model
+
+    def _tuning(self, stages, table):
+        """CoLLM's step 1."""
+        tuning = stages.tuning_config(self.config)
+        cached = stages.tuning_cache(tuning, self.prepared.dataset.split_hash())
+        if self.cache and (cached / DONE).is_file():
+            self.skip("tuning", f"reused: {cached}")
+        else:
+            self._training("tuning", tuning, self.prepared, stages.assemble(tuning, self.prepared, self.mirm, table))
 
     def skip(self, name, why):
         """A stage that costs nothing, and why."""
@@ -144,7 +154,7 @@ class Estimate:
     def _table(self):
         """A random part of the items through MIRM; the untrained weights cost what trained ones do."""
         stage, n_items, n_missing = {}, len(self.content) - 1, self._missing_rows()
-        if not n_missing and self.config["item_encoding"] != "end_to_end":
+        if not n_missing and self.config["item_encoding"] == "cached":
             return self.skip("item_embedding", f"reused: all {n_items:,} items are in {self.cache}")
         chosen = 1 + np.random.default_rng(0).permutation(n_items)[:ITEMS_TIMED]
         self.mirm.to(self.device).eval()
@@ -175,7 +185,7 @@ class Estimate:
         return len(self.content) - 1
 
     def _training(self, name, config, prepared, model):
-        """Training of a recommender with a validation after each epoch, and (as `test`) one evaluation."""
+        """Training of a recommender with a validation after each epoch, and (as `test`, of the run's own) one evaluation."""
         stage, test, (train_data, valid_data, test_data) = {}, {}, prepared.loaders
         trainer = get_trainer(config)(config, model, self.accelerator, self.folder)
         trainer.eval_collector.data_collect(train_data)
@@ -200,7 +210,8 @@ class Estimate:
             )
             test.update(seconds=round(row * len(test_data._dataset) + self._refill(model), 1), about=f"{len(test_data._dataset):,} users")
         self.stages[name] = stage
-        self.stages["test" if name != "id_model" else "id_model_test"] = test
+        if name == self.config["model"]:
+            self.stages["test"] = test
 
     def _before_training(self, trainer, model, train_data, drawn):
         """Seconds of what a model does once before training (Molar: a frozen ID model's user embeddings)."""

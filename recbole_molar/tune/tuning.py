@@ -128,7 +128,7 @@ def _carry_out_trial(study, trial, chosen, make_config):
         found = _run_trial(study, make_config(chosen), validated)
         state, value = TrialState.COMPLETE, found["best_valid_result"][study.metric]
         notes = {key: found.get(key) for key in ("best_epoch", "epochs_run", "best_valid_result")}
-        notes["reused"] = [stage for stage in ("stage_1", "id_model") if found.get(stage, {}).get("reused")]
+        notes["reused"] = [stage for stage in ("stage_1", "id_model", "tuning") if found.get(stage, {}).get("reused")]
         notes["run_folder"] = str(found["run_folder"])
     except TrialPruned:
         state, value = TrialState.PRUNED, None

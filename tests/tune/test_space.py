@@ -142,7 +142,7 @@ def test_a_value_that_only_another_dimension_makes_possible(make_space):
         check(make_space("n_heads: {choice: [1, 3]}\n"))
 
 
-@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "FPMC", "BERT4Rec", "DuoRec", "Molar", "HLLM"])
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "FPMC", "BERT4Rec", "DuoRec", "Molar", "HLLM", "CoLLM"])
 def test_shipped_spaces(model):
     space, config = Space(f"properties/hyper/{model}.yaml"), Config(config_dict={"model": model, "dataset": "ml-1m"})
     check(space, model=model)

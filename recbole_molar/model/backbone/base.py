@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from recbole_molar.data.prompt import CUR_ITEM
-from recbole_molar.model.backbone.user_decoder import DecoderStack, checkpoint_activations, self_attention_layers
+from recbole_molar.model.backbone.user_decoder import DecoderStack, additive_mask, checkpoint_activations, self_attention_layers
 
 TUNINGS = ("full", "lora", "frozen")
 TILING = ("crop_to_patches", "do_image_splitting", "do_pan_and_scan")  # names under which image processors cut a picture into tiles
@@ -80,16 +80,20 @@ class Backbone(nn.Module):
             batch["cross_attention_mask"] = batch["cross_attention_mask"][:, -1:] * seen[..., None, None]
         return self.plain.model(**batch, use_cache=False).last_hidden_state
 
-    def decode(self, inputs_embeds, attention_mask):
+    def decode(self, inputs_embeds, attention_mask, positions=None):
         """Run the decoder over vectors.
 
         Args:
-            inputs_embeds (Tensor): [B, T, D]. attention_mask (Tensor): [B, T], 1 where there is a vector.
+            inputs_embeds (Tensor): [B, T, D]. attention_mask (Tensor): [B, T], 1 where there is a vector; or, with `positions` (Tensor, [B, T]),
+                boolean [B, 1, T, T], True where a vector (row) sees another (column).
 
         Returns:
             Tensor: [B, T, D].
         """
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        if positions is None:
+            positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        else:
+            attention_mask = additive_mask(attention_mask, inputs_embeds.dtype)
         output = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=positions, use_cache=False)
         return output.last_hidden_state
 

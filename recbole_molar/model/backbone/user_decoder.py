@@ -56,8 +56,7 @@ class DecoderStack(nn.Module):
             # With no mask at all, transformers reads positions that do not rise by one as several packed sequences.
             attention_mask = torch.ones(batch, length, dtype=torch.long, device=inputs_embeds.device)
         elif attention_mask.dim() == 4 and attention_mask.dtype == torch.bool:
-            additive = torch.zeros(attention_mask.shape, dtype=inputs_embeds.dtype, device=inputs_embeds.device)
-            attention_mask = additive.masked_fill_(~attention_mask, torch.finfo(inputs_embeds.dtype).min)
+            attention_mask = additive_mask(attention_mask, inputs_embeds.dtype)
         on_cpu = self.training and inputs_embeds.device.type == "cpu"
         self.decoder.config._attn_implementation = self.cpu_attention if on_cpu else "sdpa"
         output = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False)
@@ -66,6 +65,11 @@ class DecoderStack(nn.Module):
     def gradient_checkpointing(self, enabled=True):
         """Recompute activations in the backward pass (less memory, more time); acts in training mode only."""
         checkpoint_activations(self.decoder, enabled)
+
+
+def additive_mask(seen, dtype):
+    """A boolean mask, True where a token is seen, as one that is added to attention scores; of the same shape."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def checkpoint_activations(model, enabled=True):

@@ -54,6 +54,17 @@ class IDModel(nn.Module):
             return torch.cat([model.UI_emb(interaction[model.USER_ID]), model.LI_emb(last)], dim=-1)
         return _checked(_last_state(model, interaction), model)
 
+    def item_embeddings(self):
+        """Item embeddings of all items, `item_embedding` of the model: [N, D_id].
+
+        Raises:
+            PropertyError: it has none.
+        """
+        table = getattr(getattr(self.model, "item_embedding", None), "weight", None)
+        if table is None or len(table) < self.model.n_items:
+            raise bad_value("id_model", type(self.model).__name__, "has no table of item embeddings, item_embedding. Take a model such as SASRec or GRU4Rec.")
+        return table[: self.model.n_items]  # a mask's row may follow
+
     def calculate_loss(self, interaction):
         """The model's own loss, for joint training: a scalar, the sum where it has parts."""
         loss = self.model.calculate_loss(interaction)
@@ -64,14 +75,21 @@ class IDModel(nn.Module):
         return n_targets(self.model, interaction)[0]
 
 
-def check_user_embedding(model, rows):
-    """Find out before a model is trained whether the alignment can read its user embedding; rows (Interaction): any two.
+def check_user_embedding(model, rows, with_items=False):
+    """Find out before a model is trained whether its user embedding can be read; rows (Interaction): any two.
+
+    Args:
+        with_items (bool): its item embeddings too, which must be of the same size.
 
     Raises:
-        PropertyError: it cannot.
+        PropertyError: they cannot.
     """
+    id_model = IDModel(model, trains=True)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        IDModel(model, trains=True).eval()(rows)
+        user = id_model.eval()(rows)
+    if with_items and id_model.item_embeddings().size(1) != user.size(1):
+        sizes = f"its users have {user.size(1)} dimensions and its items {id_model.item_embeddings().size(1)}; one map takes both"
+        raise bad_value("id_model", type(model).__name__, f"{sizes}. Set the sizes alike, or take SASRec.")
 
 
 def _last_state(model, interaction):

@@ -1,4 +1,4 @@
-"""What Molar and HLLM share: a table of MIRM's item embeddings, fixed or trained, below a user encoder that reads all positions at once."""
+"""What Molar, HLLM and CoLLM share: a table of MIRM's item embeddings, fixed or trained, below a user encoder that reads all positions at once."""
 
 import functools
 from logging import getLogger

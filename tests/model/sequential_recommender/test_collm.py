@@ -1,0 +1,242 @@
+"""CoLLM: prompts, several in one pass, what each step trains and keeps, no leak, a run that was cut, the commands, bad input."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from test_leak import changed_targets
+from tiny_data import tiny_interactions
+
+from recbole_molar.__main__ import main
+from recbole_molar.config import Config
+from recbole_molar.data.prompt import HISTORY
+from recbole_molar.device import make_accelerator
+from recbole_molar.model.sequential_recommender.collm import prompts_in_one
+from recbole_molar.quick_start import build_model, prepare, read_content
+from recbole_molar.run_folder import RunFolder
+from recbole_molar.trainer.sequential_trainer import SequentialTrainer
+
+# The tiny vocabulary spells text in bytes: with fewer tokens the titles, "Title number 7", would all be cut alike.
+SMALL = {
+    "model": "CoLLM", "compact_hidden_size": 32, "compact_num_layers": 2, "compact_intermediate_size": 48, "compact_vision_size": 16,
+    "compact_vision_layers": 1, "compact_vocab_size": 300, "mirm_max_tokens": 96, "nce_negatives": 16, "prompt_items": 3, "prompt_title_tokens": 20,
+    "mapping_size": 16, "tuning_epochs": 1, "id_epochs": 1, "id_hidden_size": 8, "id_inner_size": 16, "id_n_layers": 1, "train_batch_size": 16,
+}  # fmt: skip
+TEXT = {"collaborative": False}
+
+
+@pytest.fixture
+def make(flags, tmp_path):
+    """Function: properties -> (Config, Prepared, model), as a run makes them."""
+
+    def call(**options):
+        config = Config(config_dict=flags(**{**SMALL, **options}))
+        prepared = prepare(config)
+        (tmp_path / "run").mkdir(exist_ok=True)
+        content, accelerator = read_content(config, prepared.dataset), make_accelerator("fp32", use_cpu=True)
+        return config, prepared, build_model(config, prepared, content, accelerator, RunFolder(tmp_path / "run"))
+
+    return call
+
+
+@pytest.fixture
+def run(capsys, flags, command_line):
+    """Function: properties, or words -> (exit code, result or None, output and errors)."""
+
+    def call(words=None, **given):
+        code = main(["run", *(words or command_line(flags(**{**SMALL, **given})))])
+        out, err = capsys.readouterr()
+        result = json.loads(open(out.strip().splitlines()[-1]).read()) if code == 0 else None
+        return code, result, out + err
+
+    return call
+
+
+def test_rows_of_several_prompts_are_masked_as_prompts_of_their_own():
+    seen, positions = prompts_in_one(3, torch.tensor([[1, 2]]), 2)
+    assert seen[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0], [1, 1, 0, 1, 1, 0, 0], [1, 1, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 1],
+    ]  # fmt: skip
+    assert positions.tolist() == [[0, 1, 2, 2, 3, 3, 4]]
+
+
+@pytest.mark.parametrize("options", [TEXT, {}], ids=["step 1", "step 2"])
+def test_queries_in_one_pass_are_those_of_single_prompts(make_data, make, options):
+    make_data(items=True)
+    _, _, model = make(**options)
+    model.eval()
+    items, histories = torch.tensor([[4, 9, 2], [7, 0, 0]]), [[4], [4, 9], [4, 9, 2], [7]]
+    tokens = torch.randn(2, 3, 32) if model.id_model is not None else None
+    queries = model.queries(items, torch.arange(3).expand(2, 3), tokens)
+    backbone, prompt = model.mirm.backbone, model.mirm.collator.prompt
+    for history, query in zip(histories, [*queries[0], queries[1, 0]], strict=True):
+        ids, ends = model.prompt.write(history)
+        embeds = backbone.embed(torch.tensor([ids]))
+        own = [] if tokens is None else [tokens[int(history == [7]), len(history) - 1][None, None]]
+        embeds = torch.cat([embeds, *own, backbone.embed(torch.tensor([[prompt.cur_item_id]]))], dim=1)
+        torch.testing.assert_close(query, backbone.decode(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))[0, -1], rtol=1e-4, atol=1e-5)
+        assert ends[-1] == len(ids) - 1
+
+
+def test_a_prompt_holds_the_last_titles_in_order_and_nothing_of_the_target(make_data, make, monkeypatch):
+    make_data(items=True)
+    _, prepared, model = make(**TEXT)
+    batch, written = next(iter(prepared.loaders[2]))[0], []
+    write = model.prompt.write
+    monkeypatch.setattr(model.prompt, "write", lambda items: written.append(items) or write(items))
+    scores = model.eval().full_sort_predict(batch)
+    histories = [row[:length] for row, length in zip(batch["item_id_list"].tolist(), batch["item_length"].tolist(), strict=True)]
+    assert written == [history[-3:] for history in histories] and max(map(len, histories)) > 3
+    titles = [model.mirm.content.items[item].title for item in written[-1]]
+    assert model.mirm.backbone.tokenizer.decode(write(written[-1])[0]) == "\n".join([HISTORY, *titles])
+    batch["item_id"] = batch["item_id"] % 30 + 1
+    assert torch.equal(model.full_sort_predict(batch), scores)
+
+
+def test_a_long_title_is_cut(make_data, make):
+    make_data(items=True)
+    _, _, model = make(**TEXT, prompt_title_tokens=4)
+    head, (ids, ends) = len(model.prompt.head), model.prompt.write([3, 8])
+    assert len(ids) == head + 8 and ends == [head + 3, head + 7]
+
+
+@pytest.mark.parametrize("options", [TEXT, {}], ids=["step 1", "step 2"])
+def test_scores_are_cosines_over_the_temperature(make_data, make, options):
+    make_data(items=True)
+    _, prepared, model = make(**options, score_temperature=0.5, mirm_learning_rate=0)
+    model.eval()
+    batch = next(iter(prepared.loaders[2]))[0]
+    user, table = model.user_embedding(batch)
+    scores = model.full_sort_predict(batch)
+    torch.testing.assert_close(scores[:, 1:], F.cosine_similarity(user[:, None], table[None, 1:], dim=-1) / 0.5, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.predict(batch), scores[torch.arange(len(scores)), batch["item_id"]])
+
+
+def test_collaborative_embeddings_of_users_and_items_change_scores(make_data, make):
+    make_data(items=True)
+    _, prepared, model = make()
+    model.eval()
+    batch, items = next(iter(prepared.loaders[2]))[0], torch.arange(1, 31)
+    with torch.no_grad():
+        model.mirm_table[1:] = model.encode_items(items)
+        first, users = model.full_sort_predict(batch), model.user_tokens(batch)
+        table = model.id_model.model.item_embedding.weight
+        table[1:31] = table[1:31].flip(0).clone()
+        assert not torch.allclose(model.user_tokens(batch), users, atol=1e-4)
+        second = model.full_sort_predict(batch)  # the items' table is still the old one: users alone have changed
+        fresh = model.encode_items(items)
+        assert not torch.allclose(second, first, atol=1e-4) and not torch.allclose(fresh, model.mirm_table[1:], atol=1e-4)
+        model.mapping[2].weight.zero_(), model.mapping[2].bias.zero_()
+        assert not model.user_tokens(batch).any() and not model.item_tokens(items).any()
+        without = model.full_sort_predict(batch)
+        table[1:31] = torch.randn(30, 8)
+        assert torch.equal(model.full_sort_predict(batch), without)  # a mapping of zeros lets nothing of the ID model through
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_step_1_trains_the_llm_and_step_2_the_mapping_alone(make_data, make, tuning):
+    make_data(items=True)
+    for options, trained in ((TEXT, {"mirm", "log_temperature"}), ({}, {"mapping"})):
+        _, prepared, model = make(mirm_tuning=tuning, **options)
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        rates = {"learning_rate": 0.01, "mirm_learning_rate": 0.02, "weight_decay": 0.0}
+        groups = model.train().parameter_groups(rates)
+        assert {group["lr"] for group in groups} == ({0.02} if options else {0.01})
+        optimizer = torch.optim.AdamW(groups)
+        for _ in range(2):  # LoRA's first factor has no gradient in the first step
+            optimizer.zero_grad()
+            model.calculate_loss(next(iter(prepared.loaders[0]))).backward()
+            optimizer.step()
+        changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+        assert {name.partition(".")[0] for name in changed} == trained
+        assert changed == {name for name, value in model.named_parameters() if value.requires_grad}
+
+
+def test_step_2_begins_with_the_weights_of_step_1_which_others_share(make_data, run, make, tmp_path):
+    make_data(items=True)
+    _, result, _ = run()
+    (cache,) = (tmp_path / "saved" / "cache" / "collm").iterdir()
+    assert not result["tuning"]["reused"] and result["tuning"]["epochs_run"] == 1
+    with safe_open(cache / "best.safetensors", "pt") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys()}
+    _, _, model = make()
+    state = model.state_dict()
+    same = [name for name, value in kept.items() if torch.equal(value, state[name.removeprefix("model.")])]
+    assert same == list(kept) and not any("visual" in name for name in kept)
+    (folder,) = (tmp_path / "saved" / "tiny").iterdir()
+    with safe_open(folder / "best.safetensors", "pt") as file:
+        assert {name.split(".")[1] for name in file.keys()} == {"mapping", "mirm_table", "log_temperature"}
+    _, result, _ = run(learning_rate=0.005, mapping_size=8, id_learning_rate=0.002)
+    assert result["tuning"]["reused"] and not result["id_model"]["reused"]
+    assert not run(prompt_items=2)[1]["tuning"]["reused"]
+
+
+@pytest.mark.parametrize("options", [TEXT, {}], ids=["step 1", "step 2"])
+def test_training_does_not_see_the_targets(make_data, make, tmp_path, options):
+    rows = [("anchor", f"i{item}", 5) for item in (*range(30), 0, 1, 2)] + tiny_interactions()
+    trained = []
+    for name, data in (("tiny", rows), ("other", changed_targets(rows, 30, held_out=2))):
+        make_data(data, name=name, items=True)
+        config, prepared, model = make(dataset=name, end_to_end_items=8, **options)
+        trainer = SequentialTrainer(config, model, make_accelerator("fp32", use_cpu=True), tmp_path / name)
+        trainer.fit(*prepared.loaders[:2])
+        trained.append((prepared.dataset.split_hash(), trainer))
+    (one, first), (other, second) = trained
+    assert one != other and first.best_valid_result != second.best_valid_result
+    for (name, left), right in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(left, right), name
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_resumes_exactly(make_data, run, tmp_path, cut_after_two_epochs, step):
+    make_data(items=True)
+    given = dict(epochs=3, tuning_epochs=3 if step == 1 else 1, end_to_end_items=20)
+    whole = run(**given)[1]
+    with cut_after_two_epochs():
+        assert run(**given, output_dir=str(tmp_path / "cut"))[0] == 130
+    resumed = run([f"--resume={next((tmp_path / 'cut' / 'tiny').iterdir())}"])[1]
+    assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_result"] == whole["best_valid_result"]
+
+
+BAD = {
+    "frozen": ({"mirm_tuning": "frozen"}, "mirm_tuning=frozen: CoLLM tunes the LLM in its first step. Valid: full, lora."),
+    "no item table": ({"id_model": "FPMC"}, "id_model=FPMC: has no table of item embeddings"),
+    "ID model of content": ({"id_model": "HLLM"}, "id_model=HLLM: reads item content itself"),
+    "no titles": ({"prompt_items": 0}, "prompt_items=0: must be a whole number of at least 1"),
+    "no columns": ({"item_text_fields": []}, "item_text_fields=[]: this model reads text alone"),
+    "alignment": ({"align_weight": 0}, "align_weight: unknown property for model CoLLM"),
+    "misspelt": ({"promt_items": 3}, "promt_items: unknown property for model CoLLM. Did you mean prompt_items?"),
+    "ID property": ({"id_hiden_size": 8}, "id_hiden_size: unknown property for model CoLLM"),
+    "weights": ({"mirm_weights": "nowhere"}, "mirm_weights=nowhere: no such file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(make_data, run, tmp_path, flags, command_line, name):
+    make_data(items=True)
+    given, message = BAD[name]
+    code, _, text = run(command_line(flags(model="CoLLM", **given)))
+    assert code == 2 and message in text and "Traceback" not in text and len(text) < 5000
+    assert not list((tmp_path / "saved" / "tiny").glob("*"))
+
+
+def test_compare_show_config_doctor_and_tune(make_data, flags, command_line, capsys, tmp_path):
+    make_data(items=True)
+    given = flags(**SMALL)
+    assert main(["doctor", *command_line(given)]) == 0
+    estimate = json.loads(open(capsys.readouterr().out.strip().splitlines()[-1]).read())["estimate"]["stages"]
+    assert list(estimate) == ["id_model", "item_embedding", "tuning", "CoLLM", "test"] and not any("skipped" in stage for stage in estimate.values())
+    del given["model"]
+    both = "{CoLLM: CoLLM, text: {model: CoLLM, collaborative: False}}"
+    assert main(["compare", *command_line({**given, "models": both, "seeds": 1})]) == 0
+    assert "failed" not in capsys.readouterr().out
+    assert main(["doctor", *command_line({**given, "model": "CoLLM"})]) == 0
+    estimate = json.loads(open(capsys.readouterr().out.strip().splitlines()[-1]).read())["estimate"]["stages"]
+    assert {name for name, stage in estimate.items() if "reused" in stage["about"]} == {"id_model", "tuning"}
+    assert main(["show-config", "--model=CoLLM", "--dataset=tiny", "--key=mapping"]) == 0
+    assert "properties/model/CoLLM.yaml, line" in capsys.readouterr().out
+    (tmp_path / "space.yaml").write_text("learning_rate: {log_uniform: [1.0e-3, 1.0e-2]}\nmapping_size: {choice: [8, 16]}\n")
+    assert main(["tune", *command_line({**given, "model": "CoLLM", "space": tmp_path / "space.yaml", "trials": 2})]) == 0, capsys.readouterr().err

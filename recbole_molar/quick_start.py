@@ -162,7 +162,7 @@ def stages_of(model_class):
     """The module of the stages before a model that reads item content; None for others.
 
     Such a model class names it by its attribute `stages`. It has `check_parts(config)`, `read_item_content(config, dataset)` and
-    `build(config, prepared, content, accelerator, folder, train_id_model)`, which gives the model.
+    `build(config, prepared, content, accelerator, folder, train_id_model, train_once)`, which gives the model.
     """
     name = getattr(model_class, "stages", None)
     return name and importlib.import_module(name)  # transformers takes seconds to import: baselines do without

@@ -32,7 +32,7 @@ def test_path_exists(path):
 
 
 def test_properties_exist():
-    config, *others = (Config(model=model, dataset="ml-100k") for model in ("Molar", "SASRec", "SASRecContent"))
+    config, *others = (Config(model=model, dataset="ml-100k") for model in ("Molar", "SASRec", "SASRecContent", "CoLLM"))
     known = config.known_keys.union(*(other.known_keys for other in others))
     runs = "\n".join(line for line in README.splitlines() if "-m dataset_converters" not in line)  # those have options of their own
     named = set(re.findall(r"--(\w+)[= ]", runs)) | set(re.findall(r"^\| `(\w+)`", README, flags=re.M))

@@ -238,5 +238,6 @@ def test_compare_show_config_doctor_and_tune(make_data, flags, command_line, cap
     assert {name for name, stage in estimate.items() if "reused" in stage["about"]} == {"id_model", "tuning"}
     assert main(["show-config", "--model=CoLLM", "--dataset=tiny", "--key=mapping"]) == 0
     assert "properties/model/CoLLM.yaml, line" in capsys.readouterr().out
+    del given["mapping_size"]
     (tmp_path / "space.yaml").write_text("learning_rate: {log_uniform: [1.0e-3, 1.0e-2]}\nmapping_size: {choice: [8, 16]}\n")
     assert main(["tune", *command_line({**given, "model": "CoLLM", "space": tmp_path / "space.yaml", "trials": 2})]) == 0, capsys.readouterr().err

@@ -23,7 +23,7 @@ class ItemEncoder(nn.Module):
         """The ItemContent that it reads."""
         return self.collator.content
 
-    def encode_items(self, ids, accelerator=None, recompute=False, **chosen):
+    def encode_items(self, ids, accelerator=None, recompute=False, read=None, **chosen):
         """Embeddings of items, with gradients, in the order given.
 
         Args:
@@ -31,6 +31,7 @@ class ItemEncoder(nn.Module):
             accelerator (Accelerator, optional): gives the precision.
             recompute (bool): forget what lies between items and embeddings and compute it anew, batch by batch, in the backward pass: memory
                 then holds one batch of items however many there are, for a second pass forward (gradient caching, arXiv 2101.06983).
+            read (callable, optional): a batch and its internal ids [B] -> [B, D]; by default the encoder itself, which needs no ids.
             **chosen: for the collator (MIRM: `parts`, see `ItemCollator.tokens`).
 
         Returns:
@@ -38,14 +39,15 @@ class ItemEncoder(nn.Module):
         """
         ids = torch.as_tensor(ids).cpu()
         unique, places = ids.unique(return_inverse=True)
-        real = unique[unique != 0].tolist()
+        real, device = unique[unique != 0], next(self.parameters()).device
+        read = read or (lambda batch, items: self(batch))
         order, states = [], []
         with contextlib.nullcontext() if accelerator is None else accelerator.autocast():
-            for positions, batch in self.collator.batches(real, self.encode_batch_size, **chosen):
-                states.append(checkpoint(self, batch, use_reentrant=False) if recompute else self(batch))
+            for positions, batch in self.collator.batches(real.tolist(), self.encode_batch_size, **chosen):
+                given = batch, real[positions].to(device)
+                states.append(checkpoint(read, *given, use_reentrant=False) if recompute else read(*given))
                 order += positions
-        device = next(self.parameters()).device
-        if not real:
+        if not len(real):
             return torch.zeros(len(ids), self.embedding_dim, device=device)
         rows = torch.cat(states).float()[torch.tensor(order).argsort().to(device)]
         if len(real) < len(unique):

@@ -14,7 +14,7 @@ OF_EACH_ROW = (TOPK, "rec.meanrank", "rec.score", "rec.items", "data.label")
 
 
 class RowCollector(Collector):
-    """Keeps each batch's rows apart until all are there; RecBole's copies all earlier rows with each batch, which for a million users is most of the time."""
+    """Adds each batch's rows to a block that grows; RecBole's copies all earlier rows with each batch, which for a million users is most of the time."""
 
     def __init__(self, config):
         super().__init__(config)

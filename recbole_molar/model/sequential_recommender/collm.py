@@ -5,7 +5,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.collator import pad_rows
@@ -110,14 +109,7 @@ class CoLLM(MIRMRecommender):
 
     def encode_items(self, items):
         """Representations of items: internal ids, each once, [U] -> [U, D]."""
-        if len(items) == 0:
-            return self.mirm_table[:0]
-        order, states = [], []
-        for places, batch in self.mirm.collator.batches(items.tolist(), self.mirm.encode_batch_size):
-            rows = items[places]
-            states.append(checkpoint(self._read_items, batch, rows, use_reentrant=False) if self.recompute_items else self._read_items(batch, rows))
-            order += places
-        return torch.cat(states)[torch.tensor(order).argsort().to(items.device)]
+        return self.mirm.encode_items(items, recompute=self.recompute_items, read=self._read_items)
 
     def _read_items(self, batch, items):
         if self.id_model is None:

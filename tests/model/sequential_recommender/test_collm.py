@@ -10,12 +10,9 @@ from test_leak import changed_targets
 from tiny_data import tiny_interactions
 
 from recbole_molar.__main__ import main
-from recbole_molar.config import Config
 from recbole_molar.data.prompt import HISTORY
 from recbole_molar.device import make_accelerator
 from recbole_molar.model.sequential_recommender.collm import prompts_in_one
-from recbole_molar.quick_start import build_model, prepare, read_content
-from recbole_molar.run_folder import RunFolder
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 
 # The tiny vocabulary spells text in bytes: with fewer tokens the titles, "Title number 7", would all be cut alike.
@@ -25,33 +22,6 @@ SMALL = {
     "mapping_size": 16, "tuning_epochs": 1, "id_epochs": 1, "id_hidden_size": 8, "id_inner_size": 16, "id_n_layers": 1, "train_batch_size": 16,
 }  # fmt: skip
 TEXT = {"collaborative": False}
-
-
-@pytest.fixture
-def make(flags, tmp_path):
-    """Function: properties -> (Config, Prepared, model), as a run makes them."""
-
-    def call(**options):
-        config = Config(config_dict=flags(**{**SMALL, **options}))
-        prepared = prepare(config)
-        (tmp_path / "run").mkdir(exist_ok=True)
-        content, accelerator = read_content(config, prepared.dataset), make_accelerator("fp32", use_cpu=True)
-        return config, prepared, build_model(config, prepared, content, accelerator, RunFolder(tmp_path / "run"))
-
-    return call
-
-
-@pytest.fixture
-def run(capsys, flags, command_line):
-    """Function: properties, or words -> (exit code, result or None, output and errors)."""
-
-    def call(words=None, **given):
-        code = main(["run", *(words or command_line(flags(**{**SMALL, **given})))])
-        out, err = capsys.readouterr()
-        result = json.loads(open(out.strip().splitlines()[-1]).read()) if code == 0 else None
-        return code, result, out + err
-
-    return call
 
 
 def test_rows_of_several_prompts_are_masked_as_prompts_of_their_own():

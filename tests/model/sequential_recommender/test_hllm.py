@@ -11,11 +11,8 @@ from test_leak import changed_targets
 from tiny_data import tiny_interactions
 
 from recbole_molar.__main__ import main
-from recbole_molar.config import Config
 from recbole_molar.data.prompt import CUR_ITEM
 from recbole_molar.device import make_accelerator
-from recbole_molar.quick_start import build_model, prepare, read_content
-from recbole_molar.run_folder import RunFolder
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 
 COMPACT = {
@@ -24,33 +21,6 @@ COMPACT = {
 }  # fmt: skip
 # The tiny vocabulary spells the prompt in bytes: with fewer tokens the items' own text is cut off.
 SMALL = {"model": "HLLM", **COMPACT, "mirm_max_tokens": 96, "nce_negatives": 64, "learning_rate": 0.003}
-
-
-@pytest.fixture
-def make(flags, tmp_path):
-    """Function: properties -> (Config, Prepared, model), as a run makes them."""
-
-    def call(**options):
-        config = Config(config_dict=flags(**{**SMALL, **options}))
-        prepared = prepare(config)
-        (tmp_path / "run").mkdir(exist_ok=True)
-        content = read_content(config, prepared.dataset)
-        return config, prepared, build_model(config, prepared, content, make_accelerator("fp32", use_cpu=True), RunFolder(tmp_path / "run"))
-
-    return call
-
-
-@pytest.fixture
-def run(capsys, flags, command_line):
-    """Function: properties, or words -> (exit code, result or None, output and errors)."""
-
-    def call(words=None, **given):
-        code = main(["run", *(words or command_line(flags(**{**SMALL, **given})))])
-        out, err = capsys.readouterr()
-        result = json.loads(open(out.strip().splitlines()[-1]).read()) if code == 0 else None
-        return code, result, out + err
-
-    return call
 
 
 def saved(result_folder, name="best"):

@@ -11,45 +11,14 @@ from test_leak import changed_targets
 from tiny_data import tiny_interactions
 
 from recbole_molar.__main__ import main
-from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
 from recbole_molar.model.all_positions import AllPositions, allows_all_positions
-from recbole_molar.quick_start import build_model, prepare, read_content
-from recbole_molar.run_folder import RunFolder
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 
 SMALL = {
     "model": "SASRecContent", "hidden_size": 8, "inner_size": 16, "n_layers": 1, "n_heads": 2, "encoder_hidden_size": 16, "encoder_layers": 1,
     "encoder_heads": 2, "encoder_vocab_size": 300, "encoder_image_side": 16, "encoder_epochs": 1, "item_adapter_size": 16, "text_max_tokens": 24,
 }  # fmt: skip
-
-
-@pytest.fixture
-def make(flags, tmp_path):
-    """Function: properties -> (Config, Prepared, model), as a run makes them."""
-
-    def call(**options):
-        config = Config(config_dict=flags(**{**SMALL, **options}))
-        prepared = prepare(config)
-        (tmp_path / "run").mkdir(exist_ok=True)
-        content = read_content(config, prepared.dataset)
-        model = build_model(config, prepared, content, make_accelerator("fp32", use_cpu=True), RunFolder(tmp_path / "run"))
-        return config, prepared, model
-
-    return call
-
-
-@pytest.fixture
-def run(capsys, flags, command_line):
-    """Function: properties, or words -> (exit code, result or None, output and errors)."""
-
-    def call(words=None, **given):
-        code = main(["run", *(words or command_line(flags(**{**SMALL, **given})))])
-        out, err = capsys.readouterr()
-        result = json.loads(open(out.strip().splitlines()[-1]).read()) if code == 0 else None
-        return code, result, out + err
-
-    return call
 
 
 @pytest.mark.parametrize("modalities, width", [(["text"], 16), (["image"], 16), (["text", "image"], 32)])

@@ -143,6 +143,7 @@ class Properties(TransformerKeys):
     dueg_user_token: Literal["first", "last"] = None
     dueg_dropout: Dropout = None
     dueg_input_scale: Annotated[float | None, Field(description="a number, or ~")] = None
+    dueg_layer_dropout: Dropout | None = None
     dueg_recurrent_size: Annotated[Count | None, Field(description="a whole number of at least 1, or ~ for none")] = None
     user_encoder_layers: Count = None
     user_encoder_heads: Count = None

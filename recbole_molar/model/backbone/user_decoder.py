@@ -62,6 +62,16 @@ class DecoderStack(nn.Module):
         output = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False)
         return output.last_hidden_state
 
+    def drop_in_layers(self, p):
+        """From now on, dropout of probability p on what attention and feed-forward network of each layer add to the states."""
+        self.layer_dropout = nn.Dropout(p).train(self.training)
+        for layer in self.decoder.layers:
+            for block in (layer.self_attn, layer.mlp):
+                block.register_forward_hook(self._drop)
+
+    def _drop(self, block, given, output):
+        return (self.layer_dropout(output[0]), *output[1:]) if isinstance(output, tuple) else self.layer_dropout(output)  # attention gives its weights too
+
     def gradient_checkpointing(self, enabled=True):
         """Recompute activations in the backward pass (less memory, more time); acts in training mode only."""
         checkpoint_activations(self.decoder, enabled)

@@ -30,9 +30,11 @@ class DUEG(UserEncoder):
             starts here; the table's scale need not be the word embeddings'. None takes them as they are.
         recurrent_size (int, optional): width of a GRU below the decoder, whose output is added to each item embedding: order and recency,
             which attention finds hard to learn from few users (not in the paper). None leaves it out.
+        layer_dropout (float, optional): on what attention and feed-forward network of each layer of the decoder add to its states, as in the
+            Transformers of recommenders; decoders of LLMs have none (not in the paper). None leaves it out.
     """
 
-    def __init__(self, decoder, embedding_dim, user_token, dropout, input_scale, recurrent_size=None):
+    def __init__(self, decoder, embedding_dim, user_token, dropout, input_scale, recurrent_size=None, layer_dropout=None):
         super().__init__()
         if user_token not in USER_TOKEN_PLACES:
             raise ValueError(f"dueg_user_token={user_token}: unknown. Valid: {', '.join(USER_TOKEN_PLACES)}.")
@@ -43,6 +45,8 @@ class DUEG(UserEncoder):
         std = getattr(decoder.config, "initializer_range", 0.02) if input_scale is None else float(input_scale)
         self.user_token = nn.Parameter(torch.randn(embedding_dim) * std)
         self.recurrent = None if recurrent_size is None else GRU4Rec.build(embedding_dim, user_encoder_hidden_size=recurrent_size)
+        if layer_dropout:
+            decoder.drop_in_layers(layer_dropout)
 
     @classmethod
     def build(
@@ -55,10 +59,11 @@ class DUEG(UserEncoder):
         dueg_dropout=0.1,
         dueg_input_scale=1.0,
         dueg_recurrent_size=None,
+        dueg_layer_dropout=None,
     ):
         """See :meth:`UserEncoder.build`; here `decoder` is required."""
         assert decoder is not None, "DUEG is the MLLM's decoder: build() needs one"
-        return cls(decoder, embedding_dim, dueg_user_token, dueg_dropout, dueg_input_scale, dueg_recurrent_size)
+        return cls(decoder, embedding_dim, dueg_user_token, dueg_dropout, dueg_input_scale, dueg_recurrent_size, dueg_layer_dropout)
 
     def forward(self, item_emb, item_seq_len):
         """See :meth:`UserEncoder.forward`."""

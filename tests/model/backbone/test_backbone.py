@@ -245,6 +245,15 @@ def test_the_user_decoder_is_the_decoder_cut_short(mirm):
 
 
 @torch.no_grad()
+def test_dropout_in_the_layers_of_the_user_decoder(mirm):
+    decoder, vectors = mirm.backbone.user_decoder(2).eval(), torch.randn(2, 5, mirm.embedding_dim)
+    plain = decoder(vectors)
+    decoder.drop_in_layers(1.0)
+    assert close(decoder(vectors), plain)
+    assert close(decoder.train()(vectors), decoder.decoder.norm(vectors))  # layers add nothing
+
+
+@torch.no_grad()
 def test_masks_of_the_user_decoder(mirm):
     decoder, vectors = mirm.backbone.user_decoder(2), torch.randn(2, 5, mirm.embedding_dim)
     plain, causal = decoder(vectors), torch.ones(5, 5).tril().bool().expand(2, 1, -1, -1)

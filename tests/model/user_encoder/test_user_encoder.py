@@ -18,7 +18,8 @@ KIND = "model.user_encoder"
 B, L, D = 4, 7, 16
 DECODERS = {"qwen2_vl": (Qwen2VLTextConfig, Qwen2VLTextModel), "llama": (LlamaConfig, LlamaModel)}
 PROPERTIES = Path(__file__).parents[3] / "properties" / "user_encoder"
-DUEGS = ({"dueg_user_token": "last"}, {"dueg_input_scale": None}, {"dueg_recurrent_size": 8}, {"dueg_recurrent_size": 8, "dueg_user_token": "last"})
+DUEGS = ({"dueg_user_token": "last"}, {"dueg_input_scale": None}, {"dueg_recurrent_size": 8}, {"dueg_recurrent_size": 8, "dueg_user_token": "last"},
+         {"dueg_layer_dropout": 0.3})  # fmt: skip
 CASES = [(name, {}) for name in available(KIND)] + [("DUEG", options) for options in DUEGS]
 ids = [name + "".join(f"-{value}" for value in options.values()) for name, options in CASES]
 every_encoder = pytest.mark.parametrize("name, options", CASES, ids=ids)
@@ -184,4 +185,4 @@ def test_what_a_user_wrote_wrong_is_named():
         build("DUEG", {"dueg_user_token": "middle"})
     with pytest.raises(ValueError, match="user_encoder_heads=3.*16"):
         build("SASRec", {"user_encoder_heads": 3})
-    assert DUEG.option_keys() == ["dueg_user_token", "dueg_dropout", "dueg_input_scale", "dueg_recurrent_size"]
+    assert DUEG.option_keys() == ["dueg_user_token", "dueg_dropout", "dueg_input_scale", "dueg_recurrent_size", "dueg_layer_dropout"]

@@ -26,6 +26,8 @@ SASREC = {"model": "SASRec", "hidden_size": 8, "inner_size": 16, "n_layers": 1, 
 MOLAR = {**SMALL, "item_dropout": 0.0, "dueg_dropout": 0.0, "id_hidden_dropout_prob": 0.0, "id_attn_dropout_prob": 0.0, "train_batch_size": 31,
          "mirm_finetune_batch_size": 7}  # fmt: skip
 HLLM = {"model": "HLLM", **{key: value for key, value in SMALL.items() if key.startswith("compact_")}, "mirm_max_tokens": 40, "nce_negatives": 8}
+COLLM = {**HLLM, "model": "CoLLM", "prompt_items": 6, "prompt_title_tokens": 20, "mapping_size": 16, "tuning_epochs": 1, "end_to_end_items": 30,
+         **{key: value for key, value in MOLAR.items() if key.startswith("id_")}}  # fmt: skip
 RUNS = {
     "SASRec": {**SASREC, **NO_DROPOUT},
     "accumulation": {**SASREC, **NO_DROPOUT, "train_all_positions": False, "gradient_accumulation_steps": 2, "clip_grad_norm": "{max_norm: 0.5}"},
@@ -33,6 +35,7 @@ RUNS = {
     "DuoRec": {**SASREC, **NO_DROPOUT, "model": "DuoRec", "contrast": "un", "contrast_rows": 1000},  # all positions: no draw
     "Molar": MOLAR,
     "HLLM": {**HLLM, "item_encoding": "end_to_end", "end_to_end_items": 30},
+    "CoLLM": COLLM,  # windows of whole histories: no draw
     "end to end": {**MOLAR, "item_encoding": "end_to_end", "end_to_end_items": 12, "id_training": "joint", "rec_loss": "nce"},
 }
 
@@ -88,9 +91,9 @@ def both(data):
 
 
 def found(folder):
-    """The result of the one run below a folder, its curve, and the curve of its ID model, without times."""
+    """The result of the one run below a folder, its curve, and the curves of what it trained before, without times."""
     (result,) = folder.glob("tiny/*/result.json")
-    curves = [*folder.glob("tiny/*/curve.json"), *folder.glob("cache/id_model/*/curve.json")]
+    curves = [*folder.glob("tiny/*/curve.json"), *folder.glob("cache/*/*/curve.json")]
     curves = [[{key: value for key, value in entry.items() if not key.endswith("_seconds")} for entry in json.loads(file.read_text())] for file in curves]
     return json.loads(result.read_text()), curves, result.parent
 

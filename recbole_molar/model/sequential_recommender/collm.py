@@ -127,7 +127,9 @@ class CoLLM(MIRMRecommender):
     def calculate_loss(self, interaction):
         """Sampled softmax over the positions of one window of each row: a scalar."""
         item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        first = (torch.rand(len(item_seq), device=item_seq.device) * (item_seq_len - self.prompt_items + 1).clamp(min=1)).long()
+        first = (item_seq_len - self.prompt_items).clamp(min=0)  # the last window's first column, [B]
+        if first.any():  # no draw otherwise: several processes then learn what one does
+            first = (torch.rand(len(first), device=first.device) * (first + 1)).long()
         items, place, valid = self._window(item_seq, item_seq_len, first)  # [B, K] each
         targets = position_targets(item_seq, item_seq_len, interaction[self.POS_ITEM_ID]).gather(1, place)[valid]  # [M]
         negatives = from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [N'], the same for all processes

@@ -225,8 +225,8 @@ class Config(RecBoleConfig):
 
     @property
     def reads_id_model(self):
-        """Whether an ID model goes into this run: for Molar's alignment or late fusion, or into CoLLM's prompts."""
-        return "id_model" in self and bool(self["align_weight"] or self["score_fusion_weight"] or self["collaborative"])
+        """Whether an ID model goes into this run: for Molar's alignment, distillation or late fusion, or into CoLLM's prompts."""
+        return "id_model" in self and any(self[key] for key in ("align_weight", "distill_weight", "score_fusion_weight", "collaborative"))
 
     def as_yaml(self):
         """Everything needed to repeat the run, as a flat dict of plain values."""

@@ -72,6 +72,16 @@ def end_to_end_trains_mirm(one):
         raise PropertyError("item_encoding", text, ["mirm_tuning"])
 
 
+def distillation_has_a_teacher(one):
+    """A finished ID model's distribution over all items goes into the cross-entropy over all items."""
+    if one.distill_weight and one.rec_loss != "ce":
+        text = f"distill_weight={one.distill_weight}: rec_loss={one.rec_loss} has no distribution over all items. Set rec_loss=ce."
+        raise PropertyError("distill_weight", text, ["rec_loss"])
+    if one.distill_weight and one.id_training == "joint":
+        text = f"distill_weight={one.distill_weight}: id_training=joint has no trained ID model to learn from. Set id_training=frozen."
+        raise PropertyError("distill_weight", text, ["id_training"])
+
+
 def compact_is_a_model(one):
     """The sizes of the compact backbone, and of what is built on it, fit each other."""
     if one.mirm_backbone not in ("compact", "Compact") or one.compact_hidden_size is None:
@@ -101,4 +111,7 @@ def compact_encoders_are_models(one):
             raise PropertyError(key, f"{key}={value}: must be a multiple of {by}={divisor}.", [by])
 
 
-ALL = (metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, compact_is_a_model, compact_encoders_are_models)
+ALL = (
+    metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, distillation_has_a_teacher, compact_is_a_model,
+    compact_encoders_are_models,
+)  # fmt: skip

@@ -156,6 +156,7 @@ class Properties(TransformerKeys):
     id_weights: Path = None
     id_training: Literal["frozen", "joint"] = None
     align_weight: NotNegative = None
+    distill_weight: Annotated[float | None, Field(ge=0, le=1, description="a number from 0 to 1, or ~ for 0")] = None
     score_fusion_weight: Annotated[NotNegative | None, Field(description="a number of at least 0, or ~ for 0")] = None
     align_temperature: Temperature = None
     rec_loss: Literal["bce", "nce", "ce"] = None

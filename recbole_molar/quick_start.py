@@ -17,7 +17,7 @@ from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
 from recbole_molar.lock import cache_lock
 from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, with_all_positions
-from recbole_molar.model.id_model.id_model import check_user_embedding
+from recbole_molar.model.id_model.id_model import check_teacher, check_user_embedding
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache
@@ -196,7 +196,10 @@ def train_id_model(config, accelerator, folder, split_hash):
     """
     if config["id_weights"]:
         folder.notes["id_model"] = {"model": config["id_model"], "reused": True, "epochs_run": None}
-        return finished_id_model(config, accelerator, split_hash)
+        model = finished_id_model(config, accelerator, split_hash)
+        if config["distill_weight"]:
+            check_teacher(model, config["MAX_ITEM_LIST_LENGTH"])
+        return model
     id_config = make_id_config(config)
     prepared = prepare(id_config)
     assert prepared.dataset.split_hash() == split_hash
@@ -205,6 +208,8 @@ def train_id_model(config, accelerator, folder, split_hash):
     if config["id_training"] == "joint":
         return model
     check_user_embedding(model, prepared.loaders[0]._dataset[[0, 0]].to(config["device"]), with_items=config["collaborative"])
+    if config["distill_weight"]:
+        check_teacher(model, config["MAX_ITEM_LIST_LENGTH"])
     getLogger().info("ID model %s: %s", id_config["model"], prepared.note)
     train_once(id_config, prepared, model, accelerator, folder, id_model_cache(config, id_config, split_hash), "id_model")
     return model

@@ -99,7 +99,7 @@ def build_id_model(config, prepared, accelerator, folder, train_id_model):
         getLogger().info("no ID model: %s", "align_weight is 0" if "align_weight" in config else "collaborative is False")
         return None, None
     model = train_id_model(config, accelerator, folder, prepared.dataset.split_hash())
-    id_model = IDModel(model, trains=config["id_training"] == "joint")
+    id_model = IDModel(model, trains=config["id_training"] == "joint", max_length=config["MAX_ITEM_LIST_LENGTH"])
     probe = prepared.loaders[0]._dataset[[0, 0]].to(config["device"])
     return id_model, id_model(probe).size(1)
 

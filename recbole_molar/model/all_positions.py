@@ -89,6 +89,26 @@ def trim_and_target(interaction, model):
     return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[valid_positions(lengths, item_seq.size(1))]
 
 
+def of_all_positions(read, item_seq, item_seq_len):
+    """User embeddings at all M valid positions in row order, histories of like lengths read together.
+
+    Args:
+        read (callable): item_seq [B', L'], item_seq_len [B'] -> [M', D], in row order. item_seq (Tensor): [B, L]; item_seq_len (Tensor): [B].
+
+    Returns:
+        Tensor: [M, D].
+    """
+    valid = valid_positions(item_seq_len, item_seq.size(1))  # [B, L]
+    place = valid.flatten().cumsum(0).view(valid.shape) - 1  # of each position among the valid ones
+    users, places = [], []
+    for rows in parts_of_like_lengths(item_seq_len):
+        lengths = item_seq_len[rows]
+        longest = int(lengths.max())
+        users.append(read(item_seq[rows, :longest], lengths))
+        places.append(place[rows, :longest][valid[rows, :longest]])
+    return torch.cat(users)[torch.cat(places).argsort()]
+
+
 def position_targets(item_seq, item_seq_len, last_target):
     """`item_seq` rolled left, with the row's own target in the last place: [B, L], [B], [B] -> [B, L]."""
     targets = torch.roll(item_seq, -1, dims=1)

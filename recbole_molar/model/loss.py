@@ -57,7 +57,7 @@ def nce_loss(user, positive, negatives, target_ids, negative_ids, log_temperatur
     return (torch.cat([positive_score, negative_score], dim=1).logsumexp(1) - positive_score[:, 0]).mean()
 
 
-def ce_loss(user, table, target, block=None, first=1):
+def ce_loss(user, table, target, block=None, first=1, teacher=None):
     """Softmax cross-entropy over the whole catalogue; the logits [M, N] never exist as a whole, forward or backward.
 
     Both gradients are computed in the forward pass, block by block, while the logits are at hand (the idea of Liger's fused linear
@@ -69,6 +69,9 @@ def ce_loss(user, table, target, block=None, first=1):
         target (Tensor): [M], in first..N-1.
         block (int, optional): rows of `user` at a time; None takes 4 MiB of logits (CPU) or 256 MiB (GPU).
         first (int): row of the first candidate; RecBole's models count the padding as one, 0.
+        teacher (tuple, optional): user embeddings [M, D'], item embeddings [N, D'] and a share β of another model, which gets no gradient: the
+            target distribution is then (1 - β) · one-hot + β · the softmax of their products over the same candidates (distillation; Hinton et al.,
+            2015, at temperature 1).
 
     Returns:
         Tensor: mean over M; log(N - first) when all scores are equal, 0 for M = 0.
@@ -78,18 +81,19 @@ def ce_loss(user, table, target, block=None, first=1):
         block = max(MIN_BLOCK, budget // (4 * len(table)))
     if not torch.is_grad_enabled():
         user, table = user.detach(), table.detach()  # a Function is told of requires_grad, not of no_grad
-    return _BlockedCrossEntropy.apply(user, table, target, block, first)
+    return _BlockedCrossEntropy.apply(user, table, target, block, first, teacher)
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
     """Loss and gradients in one pass over blocks of rows; what is kept for backward is [M, D] and [N, D]."""
 
     @staticmethod
-    def forward(ctx, user, table, target, block, first):
+    def forward(ctx, user, table, target, block, first, teacher):
         device = user.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         need_user, need_table = ctx.needs_input_grad[:2]
         items = table[first:].to(dtype)  # [N - first, D]
+        teacher_user, teacher_items, share = (teacher[0].to(dtype), teacher[1][first:].to(dtype), teacher[2]) if teacher else (None, None, 0.0)
         user_grad = torch.empty_like(user, dtype=torch.float32) if need_user else None
         table_grad = torch.zeros_like(table, dtype=torch.float32) if need_table else None
         loss = torch.zeros((), device=user.device)
@@ -97,7 +101,8 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             for start in range(0, len(user), block):
                 rows = slice(start, start + block)
                 part = user[rows].to(dtype)
-                residual, inverse, part_loss = _softmax_residual(part @ items.T, target[rows, None] - first)
+                wanted = (teacher_user[rows] @ teacher_items.T).float().softmax(1) if share else None  # [m, N - first]
+                residual, inverse, part_loss = _softmax_residual(part @ items.T, target[rows, None] - first, wanted, share)
                 loss += part_loss
                 residual = residual.to(dtype)
                 # 1/sum is applied to the thin [block, D] side, not to [block, N].
@@ -114,11 +119,11 @@ class _BlockedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         scaled = (None if g is None else (g * (grad / ctx.rows)).to(dtype) for g, dtype in zip(ctx.saved_tensors, ctx.dtypes))
-        return *scaled, None, None, None
+        return *scaled, None, None, None, None
 
 
-def _softmax_residual(logits, target):
-    """Turn logits [m, N] into sum·(softmax - one-hot), in place where they are fp32.
+def _softmax_residual(logits, target, wanted=None, share=0.0):
+    """Turn logits [m, N] into sum·(softmax - targets), in place where they are fp32; targets are one-hot, or by a share those wanted [m, N].
 
     Returns:
         tuple: residual [m, N], 1/sum [m, 1], summed loss.
@@ -126,9 +131,13 @@ def _softmax_residual(logits, target):
     logits = logits.float()
     top = logits.amax(1, keepdim=True)
     target_score = logits.gather(1, target) - top
-    total = logits.sub_(top).exp_().sum(1, keepdim=True)
-    loss = (total.log() - target_score).sum()
-    logits.scatter_add_(1, target, -total)
+    logits.sub_(top)
+    wanted_score = 0.0 if wanted is None else torch.linalg.vecdot(wanted, logits)[:, None]
+    total = logits.exp_().sum(1, keepdim=True)
+    loss = (total.log() - (1 - share) * target_score - share * wanted_score).sum()
+    logits.scatter_add_(1, target, (share - 1) * total)
+    if wanted is not None:
+        logits.addcmul_(wanted, total, value=-share)
     return logits, total.reciprocal(), loss
 
 

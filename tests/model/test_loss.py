@@ -87,6 +87,21 @@ def test_ce_equals_plain_cross_entropy(block):
     assert (got[1][0] == 0).all()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("first, block", [(1, 5), (1, None), (0, 5)])
+def test_ce_with_a_teacher_is_that_of_the_mixed_targets(share, first, block):
+    user, table, target = _ce_case()
+    teacher_user, teacher_table = torch.randn(37, 3, requires_grad=True), torch.randn(23, 3, requires_grad=True)
+    mixed = share * (teacher_user @ teacher_table[first:].T).softmax(1).detach() + (1 - share) * F.one_hot(target - first, 23 - first)
+    expected = F.cross_entropy(user @ table[first:].T, mixed)
+    loss = ce_loss(user, table, target, block, first, teacher=(teacher_user, teacher_table, share))
+    torch.testing.assert_close(loss, expected)
+    for one, other in zip(torch.autograd.grad(loss, (user, table)), torch.autograd.grad(expected, (user, table)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ce_loss(user, table, target, block, first, teacher=(teacher_user, teacher_table, share)).item() == pytest.approx(expected.item(), rel=1e-2)
+
+
 @pytest.mark.parametrize("block", [5, None])
 def test_ce_under_autocast(block):
     user, table, target = _ce_case()

@@ -5,8 +5,10 @@ import inspect
 import torch
 from torch import nn
 
-from recbole_molar.model.all_positions import n_targets
+from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.model.all_positions import n_targets, of_all_positions
 from recbole_molar.property_error import bad_value
+from recbole.data.interaction import Interaction
 
 
 class IDModel(nn.Module):
@@ -19,12 +21,14 @@ class IDModel(nn.Module):
     Args:
         model: a RecBole sequential model, trained or to be trained.
         trains (bool): False freezes it.
+        max_length (int, optional): of the histories that it will be given. Where it cannot read as many items it gets the last of them.
     """
 
-    def __init__(self, model, trains):
+    def __init__(self, model, trains, max_length=None):
         super().__init__()
         self.model = model
         self.trains = trains
+        self.length = None if max_length is None or _reads(model, max_length) else model.max_seq_length
         if not trains:
             model.requires_grad_(False).eval()
 
@@ -39,7 +43,17 @@ class IDModel(nn.Module):
             PropertyError: this model keeps its user embedding to itself.
         """
         with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
-            return self._user_embedding(interaction)
+            return self._user_embedding(self._readable(interaction))
+
+    def _readable(self, interaction):
+        """The batch with the last items of histories that are too long for the model."""
+        item_seq, lengths = interaction[self.model.ITEM_SEQ], interaction[self.model.ITEM_SEQ_LEN]
+        if self.length is None or item_seq.size(1) == self.length:
+            return interaction
+        kept, columns = lengths.clamp(max=self.length), torch.arange(self.length, device=item_seq.device)
+        places = (lengths - kept)[:, None] + columns
+        last = item_seq.gather(1, places.clamp(max=item_seq.size(1) - 1)) * (columns < kept[:, None])
+        return Interaction({**interaction.interaction, self.model.ITEM_SEQ: last, self.model.ITEM_SEQ_LEN: kept})
 
     def _user_embedding(self, interaction):
         model = self.model
@@ -65,14 +79,61 @@ class IDModel(nn.Module):
             raise bad_value("id_model", type(self.model).__name__, "has no table of item embeddings, item_embedding. Take a model such as SASRec or GRU4Rec.")
         return table[: self.model.n_items]  # a mask's row may follow
 
+    @torch.no_grad()
+    def all_users(self, item_seq, item_seq_len):
+        """User embeddings after each position, whose products with :meth:`item_embeddings` are the logits of its softmax: [B, L], [B] -> [M, D_id]."""
+        self.model.reads_all_positions = True
+        try:
+            return of_all_positions(self.model.forward, item_seq, item_seq_len)
+        finally:
+            self.model.reads_all_positions = False
+
+    def full_sort_predict(self, interaction):
+        """The model's own scores of all items."""
+        return self.model.full_sort_predict(self._readable(interaction))
+
+    def predict(self, interaction):
+        """The model's own scores of the given items."""
+        return self.model.predict(self._readable(interaction))
+
     def calculate_loss(self, interaction):
         """The model's own loss, for joint training: a scalar, the sum where it has parts."""
-        loss = self.model.calculate_loss(interaction)
+        loss = self.model.calculate_loss(self._readable(interaction))
         return sum(loss) if isinstance(loss, tuple) else loss
 
     def n_targets(self, interaction):
         """See :func:`n_targets`."""
-        return n_targets(self.model, interaction)[0]
+        return n_targets(self.model, self._readable(interaction))[0]
+
+
+def check_teacher(model, max_length):
+    """Find out before a model is trained whether Molar can distil from it; max_length (int): of Molar's histories.
+
+    Raises:
+        PropertyError: it cannot.
+    """
+    if not getattr(model, "plain_cross_entropy", False):
+        reason = "is not trained on all positions by the cross-entropy over its items. Take SASRec or GRU4Rec with id_loss_type=CE, or distill_weight=~."
+        raise bad_value("id_model", type(model).__name__, reason)
+    if not _reads(model, max_length):
+        raise bad_value("id_MAX_ITEM_LIST_LENGTH", model.max_seq_length, f"for distill_weight it must read histories of MAX_ITEM_LIST_LENGTH={max_length}.")
+
+
+@torch.no_grad()
+def _reads(model, length):
+    """Try whether a model reads a history of so many items: one with a table of positions does not."""
+    was_training = model.training
+    item_seq = torch.ones(1, length, dtype=torch.long, device=model.device)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model.eval().forward(item_seq, torch.tensor([length], device=model.device))
+        return True
+    except (TypeError, AttributeError):
+        return True  # it reads something else than histories
+    except (IndexError, RuntimeError):
+        return False
+    finally:
+        model.train(was_training)
 
 
 def check_user_embedding(model, rows, with_items=False):

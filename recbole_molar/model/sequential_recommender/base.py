@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.model.all_positions import valid_positions
+from recbole_molar.model.all_positions import of_all_positions, valid_positions
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.item_encoder import encoded_anew, some_items
 from recbole_molar.model.like_lengths import parts_of_like_lengths
@@ -67,16 +67,11 @@ class MIRMRecommender(SequentialRecommender):
 
     def user_embeddings(self, item_seq, item_seq_len, table):
         """User embeddings at all M valid positions in row order: [M, D]."""
-        valid = valid_positions(item_seq_len, item_seq.size(1))  # [B, L]
-        place = valid.flatten().cumsum(0).view(valid.shape) - 1  # of each position among the valid ones
-        users, places = [], []
-        for rows in parts_of_like_lengths(item_seq_len):
-            lengths = item_seq_len[rows]
-            longest = int(lengths.max())
-            user, _ = self.forward(item_seq[rows, :longest], lengths, table)
-            users.append(user[valid[rows, :longest]])
-            places.append(place[rows, :longest][valid[rows, :longest]])
-        return torch.cat(users)[torch.cat(places).argsort()]
+
+        def read(item_seq, lengths):
+            return self.forward(item_seq, lengths, table)[0][valid_positions(lengths, item_seq.size(1))]
+
+        return of_all_positions(read, item_seq, item_seq_len)
 
     def _scored(self, user, table):
         """User and item embeddings whose dot product is the score: here cosine over a temperature."""

@@ -23,7 +23,8 @@ class Molar(MIRMRecommender):
         config (Config), dataset (HistoryDataset): as for every RecBole model.
         item_table (Tensor): [n_items, D_mirm], MIRM's embeddings, row 0 zeros.
         user_decoder (nn.Module): the first layers of the MLLM's decoder, for DUEG.
-        id_model (IDModel, optional): None where neither the alignment (`align_weight`) nor the late fusion of scores (`score_fusion_weight`) wants it.
+        id_model (IDModel, optional): None where neither the alignment (`align_weight`), the distillation (`distill_weight`) nor the late fusion of
+            scores (`score_fusion_weight`) wants it.
         id_dim (int, optional): dimension of E_id; where it is not D (the paper makes them equal), a linear map leads to D.
         mirm (MIRM, optional): trained by the recommendation loss too (`item_encoding: end_to_end`); None keeps the table fixed.
     """
@@ -43,7 +44,8 @@ class Molar(MIRMRecommender):
         options = {key: config[key] for key in encoder.option_keys() if key in config}
         self.user_encoder = encoder.build(dim, decoder=user_decoder, max_length=self.max_seq_length, **options)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config["score_temperature"])), requires_grad=self.rec_loss == "nce")
-        self.id_model, self.id_users, self.fusion_weight = id_model, None, config["score_fusion_weight"] or 0.0
+        self.id_model, self.id_users = id_model, None
+        self.distill_weight, self.fusion_weight = config["distill_weight"] or 0.0, config["score_fusion_weight"] or 0.0
         self.aligns = id_model is not None and self.align_weight > 0
         self.id_projection = nn.Linear(id_dim, dim, bias=False) if self.aligns and id_dim != dim else nn.Identity()
         if self.item_id_residual is not None:
@@ -65,7 +67,7 @@ class Molar(MIRMRecommender):
         negatives = self._draw_negatives(targets)
         table = self.batch_table(item_seq, targets, negatives)  # [N, D]
         user = self.user_embeddings(item_seq, item_seq_len, table)  # E_con, [M, D]
-        rec = self._next_item_loss(user, table, targets, negatives)
+        rec = self._next_item_loss(user, table, targets, negatives, self._teacher(item_seq, item_seq_len))
         content_user = user[item_seq_len.cumsum(0) - 1]  # at the last position of each row, [B, D]
         align = (self.align_weight * self._post_alignment(interaction, content_user),) if self.aligns else ()
         return (rec, *align, *self._id_loss(interaction))
@@ -83,13 +85,17 @@ class Molar(MIRMRecommender):
             return from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
         return None
 
-    def _next_item_loss(self, user, table, targets, negatives):
+    def _teacher(self, item_seq, item_seq_len):
+        """What the cross-entropy distils from, see :func:`ce_loss`: the ID model at every position, as late fusion adds its scores at the last one."""
+        return (self.id_model.all_users(item_seq, item_seq_len), self.id_model.item_embeddings(), self.distill_weight) if self.distill_weight else None
+
+    def _next_item_loss(self, user, table, targets, negatives, teacher):
         if self.rec_loss == "bce":
             user, table = self._scored(user, table)
             return bce_loss(user, table[targets], table[negatives])
         if self.rec_loss == "nce":
             return nce_loss(user, table[targets], table[negatives], targets, negatives, self.log_temperature)
-        return ce_loss(*self._scored(user, table), targets)
+        return ce_loss(*self._scored(user, table), targets, teacher=teacher)
 
     def _scored(self, user, table):
         """See :class:`MIRMRecommender`; or the embeddings as they are (the paper)."""
@@ -131,9 +137,9 @@ class Molar(MIRMRecommender):
         Both are logits of a softmax over the catalogue where both models were trained by cross-entropy: their sum multiplies the two distributions.
         """
         scores = super().full_sort_predict(interaction)
-        return scores + self.fusion_weight * self.id_model.model.full_sort_predict(interaction).view_as(scores) if self.fusion_weight else scores
+        return scores + self.fusion_weight * self.id_model.full_sort_predict(interaction).view_as(scores) if self.fusion_weight else scores
 
     def predict(self, interaction):
         """Scores of the given items: [B]."""
         scores = super().predict(interaction)
-        return scores + self.fusion_weight * self.id_model.model.predict(interaction) if self.fusion_weight else scores
+        return scores + self.fusion_weight * self.id_model.predict(interaction) if self.fusion_weight else scores

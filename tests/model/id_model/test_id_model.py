@@ -5,7 +5,7 @@ import torch
 from tiny_run import make_model
 
 from recbole_molar.config import Config
-from recbole_molar.model.id_model.id_model import IDModel
+from recbole_molar.model.id_model.id_model import IDModel, check_teacher
 
 NAMES = [
     "SASRec", "GRU4Rec", "BERT4Rec", "CORE", "FPMC", "LightSANs", "NARM", "Caser", "STAMP", "NextItNet", "SRGNN",
@@ -61,6 +61,42 @@ def test_the_embedding_is_that_of_the_scores(make, name):
     model = id_model.model
     items = torch.cat([model.IU_emb.weight, model.IL_emb.weight], dim=1) if name == "FPMC" else model.item_embedding.weight
     torch.testing.assert_close(id_model(rows) @ items.T, model.full_sort_predict(rows), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, longest", [("SASRec", 3), ("LightSANs", 3), ("Caser", 3), ("GRU4Rec", None), ("FPMC", None)])
+def test_a_model_with_a_table_of_positions_reads_the_last_items_of_longer_histories(make, name, longest):
+    own, short_rows, _ = make(name, MAX_ITEM_LIST_LENGTH=3)
+    _, rows, train_rows = make(name)
+    id_model = IDModel(own.model, trains=False, max_length=6)
+    assert id_model.length == longest and rows["item_length"].max() == 6
+    if longest:
+        torch.testing.assert_close(id_model(rows), own(short_rows))
+        torch.testing.assert_close(id_model.full_sort_predict(rows), own.model.full_sort_predict(short_rows))
+        torch.testing.assert_close(id_model.predict(rows), own.model.predict(short_rows))
+    assert id_model.calculate_loss(train_rows).isfinite() and id_model.n_targets(train_rows) > 0
+
+
+@pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])
+def test_users_at_all_positions_are_those_of_the_prefixes(make, name):
+    id_model, rows, _ = make(name)
+    check_teacher(id_model.model, 6)
+    item_seq, lengths = rows["item_id_list"], rows["item_length"]
+    users = id_model.all_users(item_seq, lengths)
+    ends = [(row, end) for row, length in enumerate(lengths.tolist()) for end in range(length)]
+    assert len(users) == len(ends) and not id_model.model.reads_all_positions
+    for user, (row, end) in list(zip(users, ends))[::7]:
+        prefix = item_seq[row : row + 1] * (torch.arange(6) <= end)
+        torch.testing.assert_close(user[None], id_model.model.forward(prefix, torch.tensor([end + 1])), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, options, message", [
+    ("GRU4Rec", {"loss_type": "BPR"}, "id_model=GRU4Rec: is not trained on all positions by the cross-entropy"), ("NARM", {}, "id_model=NARM: is not"),
+    ("DuoRec", {}, "id_model=DuoRec: is not"), ("SASRec", {"MAX_ITEM_LIST_LENGTH": 5}, "id_MAX_ITEM_LIST_LENGTH=5: for distill_weight .*LENGTH=6"),
+])
+def test_models_that_cannot_teach(make, name, options, message):
+    id_model, *_ = make(name, **options)
+    with pytest.raises(ValueError, match=message):
+        check_teacher(id_model.model, 6)
 
 
 def test_parameters_that_a_model_froze_itself_stay_frozen(make):

@@ -82,6 +82,43 @@ def test_late_fusion_adds_the_id_models_scores(make_molar, alpha):
     assert own_id.std() > 0
 
 
+@pytest.mark.parametrize("options", [{}, {"item_encoding": "end_to_end", "dueg_user_token": "last"}])
+def test_distillation_mixes_the_id_models_distribution_into_the_targets(make_molar, options):
+    losses = {}
+    for share in (0, 0.25, 1):
+        model, loader, *_ = make_molar(**options, align_weight=0, distill_weight=share)
+        assert model.loss_names == ("rec",) and (model.id_model is None) == (share == 0)
+        model.eval()
+        losses[share] = model.calculate_loss(first_batch(loader))[0].item()
+    assert losses[0.25] == pytest.approx(0.75 * losses[0] + 0.25 * losses[1], rel=1e-5) and losses[1] != pytest.approx(losses[0], rel=1e-4)
+    batch = first_batch(loader)
+    item_seq, lengths = batch["item_id_list"], batch["item_length"]
+    table = model.item_embeddings()
+    user, table = model._scored(model.user_embeddings(item_seq, lengths, table), table)
+    teacher = torch.cat([model.id_model.full_sort_predict(prefixes_of(batch, end)) for end in range(6)])[:, 1:].softmax(1)
+    place = torch.cat([(lengths > end).nonzero()[:, 0] * 6 + end for end in range(6)])
+    expected = torch.nn.functional.cross_entropy((user @ table[1:].T), teacher[place.argsort()])
+    assert losses[1] == pytest.approx(expected.item(), rel=1e-4)
+    assert not any(name.startswith("id_model.") for name in gradients(model, loader))
+
+
+def prefixes_of(batch, end):
+    """The rows of a batch that are longer than `end`, up to there."""
+    rows = batch[(batch["item_length"] > end).nonzero()[:, 0]]
+    rows["item_id_list"], rows["item_length"] = rows["item_id_list"] * (torch.arange(6) <= end), torch.full((len(rows),), end + 1)
+    return rows
+
+
+def test_an_id_model_of_shorter_histories(make_data, flags):
+    """It reads the last items; it was an IndexError once, after the ID model was trained."""
+    make_data(items=True)
+    given = flags(**SMALL, id_MAX_ITEM_LIST_LENGTH=3, item_modalities=["text"], score_fusion_weight=1, mirm_finetune_tasks=[])
+    words = [f"--{key}={value}" for key, value in given.items()]
+    assert main(["run", *words]) == 0
+    assert main(["run", *words, "--id_training=joint"]) == 0
+    assert main(["run", *words, "--distill_weight=0.5"]) == 2
+
+
 @pytest.mark.parametrize("training", ["frozen", "joint"])
 def test_the_id_model_learns_only_in_joint_training(make_molar, training):
     model, loader, *_ = make_molar(id_training=training)

@@ -72,6 +72,12 @@ def end_to_end_trains_mirm(one):
         raise PropertyError("item_encoding", text, ["mirm_tuning"])
 
 
+def several_id_models_are_frozen(one):
+    """Joint training knows one ID model."""
+    if isinstance(one.id_weights, list) and len(one.id_weights) > 1 and one.id_training == "joint":
+        raise PropertyError("id_weights", f"id_weights={one.id_weights}: id_training=joint trains one ID model. Set id_training=frozen.", ["id_training"])
+
+
 def distillation_has_a_teacher(one):
     """A finished ID model's distribution over all items goes into the cross-entropy over all items."""
     if one.distill_weight and one.rec_loss != "ce":
@@ -112,6 +118,6 @@ def compact_encoders_are_models(one):
 
 
 ALL = (
-    metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, distillation_has_a_teacher, compact_is_a_model,
-    compact_encoders_are_models,
+    metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, several_id_models_are_frozen,
+    distillation_has_a_teacher, compact_is_a_model, compact_encoders_are_models,
 )  # fmt: skip

@@ -153,7 +153,7 @@ class Properties(TransformerKeys):
     user_encoder_dropout: Share = None
     # alignment, losses and training
     id_model: Word = None
-    id_weights: Path = None
+    id_weights: Path | Annotated[list[Word], Field(min_length=1)] = None
     id_training: Literal["frozen", "joint"] = None
     align_weight: NotNegative = None
     distill_weight: Annotated[float | None, Field(ge=0, le=1, description="a number from 0 to 1, or ~ for 0")] = None

@@ -20,6 +20,7 @@ from recbole_molar.model.all_positions import allows_all_positions, is_plain_cro
 from recbole_molar.model.id_model.id_model import check_teacher, check_user_embedding
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import PropertyError, bad_value
+from recbole_molar.property_values import as_list
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache
 from recbole_molar.trainer.sequential_trainer import BEST
 from recbole_molar.utils import create_dataset, data_preparation, get_trainer, make_model, needs_prefixes
@@ -192,27 +193,24 @@ def train_id_model(config, accelerator, folder, split_hash):
     """Train the ID model to its best validation epoch, or load it where an equal one was trained before, or where `id_weights` gives one.
 
     Returns:
-        the model; in `joint` training untrained, unless given.
+        list: the model, in `joint` training untrained, unless given; several where `id_weights` is a list.
     """
     if config["id_weights"]:
         folder.notes["id_model"] = {"model": config["id_model"], "reused": True, "epochs_run": None}
-        model = finished_id_model(config, accelerator, split_hash)
-        if config["distill_weight"]:
-            check_teacher(model, config["MAX_ITEM_LIST_LENGTH"])
-        return model
+        return finished_id_models(config, accelerator, split_hash)
     id_config = make_id_config(config)
     prepared = prepare(id_config)
     assert prepared.dataset.split_hash() == split_hash
     init_seed(id_config["seed"], id_config["reproducibility"])
     model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
     if config["id_training"] == "joint":
-        return model
+        return [model]
     check_user_embedding(model, prepared.loaders[0]._dataset[[0, 0]].to(config["device"]), with_items=config["collaborative"])
     if config["distill_weight"]:
         check_teacher(model, config["MAX_ITEM_LIST_LENGTH"])
     getLogger().info("ID model %s: %s", id_config["model"], prepared.note)
     train_once(id_config, prepared, model, accelerator, folder, id_model_cache(config, id_config, split_hash), "id_model")
-    return model
+    return [model]
 
 
 def train_once(config, prepared, model, accelerator, folder, cache, stage):
@@ -249,18 +247,26 @@ def id_model_cache(config, id_config, split_hash):
     return part_cache(config["output_dir"], "id_model", id_config, split_hash)
 
 
-def finished_id_model(config, accelerator, split_hash):
-    """The best epoch of a finished run of the ID model (`id_weights`), with that run's own properties.
+def finished_id_models(config, accelerator, split_hash):
+    """The best epoch of each finished run of an ID model that `id_weights` names, with that run's own properties: a list.
 
     Raises:
-        ValueError: no finished run; of another model, or on another split.
+        ValueError: no finished run; the first of another model than `id_model`; on another split; one that cannot do what is wanted of it.
     """
-    folder = Path(str(config["id_weights"]))
+    folders, expected = as_list(config["id_weights"]), str(config["id_model"])
+    models = [_finished_id_model(Path(str(folder)), None if place else expected, config, accelerator, split_hash) for place, folder in enumerate(folders)]
+    for model in models:
+        if config["distill_weight"]:
+            check_teacher(model, config["MAX_ITEM_LIST_LENGTH"])
+    return models
+
+
+def _finished_id_model(folder, expected, config, accelerator, split_hash):
     if not all((folder / name).is_file() for name in (RESULT, CONFIG, BEST)):
-        raise bad_value("id_weights", folder, f"not the folder of a finished run ({RESULT}, {CONFIG} and {BEST}). Run --model={config['id_model']} first.")
+        raise bad_value("id_weights", folder, f"not the folder of a finished run ({RESULT}, {CONFIG} and {BEST}). Run such a model first.")
     result = read_json(folder / RESULT, "model", "split_hash", "best_valid_result")
     refuse_foreign_code(folder / CONFIG, {"id_model": config["id_model"]}, {"model": "id_model"})
-    if result["model"] != str(config["id_model"]).rpartition(".")[2]:
+    if expected and result["model"] != expected.rpartition(".")[2]:
         raise bad_value("id_weights", folder, f"a run of {result['model']}, but id_model={config['id_model']}. Set --id_model={result['model']}.")
     if result["split_hash"] != split_hash:
         raise bad_value("id_weights", folder, f"was trained on another split ({result['split_hash']}, here {split_hash}). Run it again on this data.")

@@ -8,7 +8,7 @@ from recbole_molar.checkpoint import load_tensors, read_json
 from recbole_molar.data.item_content import ItemContent, check_modalities, read_header
 from recbole_molar.lookup import find_class
 from recbole_molar.model.fused_layers import fuse_layers
-from recbole_molar.model.id_model.id_model import IDModel
+from recbole_molar.model.id_model.id_model import IDModel, IDModels
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.mirm import MIRM, is_built_here
@@ -94,12 +94,13 @@ def join(config, prepared, mirm, table, depth, **others):
 
 
 def build_id_model(config, prepared, accelerator, folder, train_id_model):
-    """The ID model behind its adapter and the size of its user embedding; (None, None) for a run without one."""
+    """The ID model, or several, behind an adapter, and the size of the user embedding; (None, None) for a run without one."""
     if not config.reads_id_model:
         getLogger().info("no ID model: %s", "align_weight is 0" if "align_weight" in config else "collaborative is False")
         return None, None
-    model = train_id_model(config, accelerator, folder, prepared.dataset.split_hash())
-    id_model = IDModel(model, trains=config["id_training"] == "joint", max_length=config["MAX_ITEM_LIST_LENGTH"])
+    models = train_id_model(config, accelerator, folder, prepared.dataset.split_hash())
+    parts = [IDModel(model, trains=config["id_training"] == "joint", max_length=config["MAX_ITEM_LIST_LENGTH"]) for model in models]
+    id_model = parts[0] if len(parts) == 1 else IDModels(parts)
     probe = prepared.loaders[0]._dataset[[0, 0]].to(config["device"])
     return id_model, id_model(probe).size(1)
 

@@ -73,6 +73,19 @@ def test_a_finished_id_model_is_taken_as_it_is(make_data, run, flags, command_li
         assert code == 2 and message in err
 
 
+def test_several_finished_id_models(make_data, run, flags, command_line):
+    make_data(items=True, images=True)
+    given = [result_of(run(command_line(flags(model=name, metrics="[Recall, NDCG, MRR]")))[1])[1].resolve() for name in ("SASRec", "GRU4Rec")]
+    options = {"id_weights": f"[{given[0]}, {given[1]}]", "distill_weight": 0.5, "score_fusion_weight": 2}
+    code, out, err = run(**options)
+    assert code == 0, err
+    log = (result_of(out)[1] / "train.log").read_text()
+    assert all(f"ID model {name} of {folder}" in log for name, folder in zip(("SASRec", "GRU4Rec"), given))
+    for weights, message in ((f"[{given[1]}, x]", "a run of GRU4Rec, but id_model=SASRec"), (f"[{given[0]}, x]", "id_weights=x: not the folder")):
+        code, _, err = run(**{**options, "id_weights": weights})
+        assert code == 2 and message in err
+
+
 BAD = {
     "task": ({"mirm_finetune_tasks": "[image_txt]"}, "no task image_txt"), "encoder": ({"user_encoder": "DUE"}, "Did you mean DUEG?"),
     "ID model": ({"id_model": "SASReck"}, "Did you mean SASRec"), "field": ({"item_text_fields": "[titel]"}, "Did you mean title?"),

@@ -28,6 +28,7 @@ REFUSED = {
     "text of no column": ("Molar", {"item_text_fields": []}, "item_text_fields=..: item_modalities=.'text', 'image'. reads text"),
     "a frozen MIRM end to end": ("Molar", {"item_encoding": "end_to_end", "mirm_tuning": "frozen"}, "item_encoding=end_to_end: trains MIRM"),
     "a distillation into two scores": ("Molar", {"distill_weight": 0.5, "rec_loss": "bce"}, "distill_weight=0.5: rec_loss=bce has no distribution"),
+    "several ID models, joint": ("Molar", {"id_weights": ["a", "b"], "id_training": "joint"}, "id_weights=.'a', 'b'.: id_training=joint trains one ID model"),
     "an untrained teacher": ("Molar", {"distill_weight": 1, "id_training": "joint"}, "distill_weight=1.0: id_training=joint has no trained ID model"),
     "width of compact": ("Molar", {"compact_hidden_size": 30}, "compact_hidden_size=30: must be a positive multiple of 16, because of compact_num_heads"),
     "heads of compact": ("Molar", {"compact_num_kv_heads": 3}, "compact_num_heads=4: must be a positive multiple of 3, because of compact_num_kv_heads"),

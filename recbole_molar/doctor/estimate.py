@@ -12,7 +12,7 @@ from recbole_molar.device import kept_freed_memory
 from recbole_molar.doctor.features import rehearse_features
 from recbole_molar.doctor.rehearsal import Clock, free_memory, seconds_of, seconds_per_batch, watched
 from recbole_molar.model.item_embedding import ItemEmbedding
-from recbole_molar.quick_start import DONE, finished_id_model, id_model_cache, make_id_config, prepare, stages_of
+from recbole_molar.quick_start import DONE, finished_id_models, id_model_cache, make_id_config, prepare, stages_of
 from recbole_molar.stages import build_id_model, finetune_trainer
 from recbole_molar.utils import get_trainer, make_model
 from recbole.data.interaction import cat_interactions
@@ -88,7 +88,7 @@ class Estimate:
         """Stands in for `train_id_model`: the same model, untrained, its training rehearsed."""
         if config["id_weights"]:
             self.skip("id_model", f"reused: id_weights={config['id_weights']}")
-            return finished_id_model(config, accelerator, split_hash)
+            return finished_id_models(config, accelerator, split_hash)
         id_config = make_id_config(config)
         prepared = prepare(id_config)
         init_seed(id_config["seed"], id_config["reproducibility"])
@@ -100,7 +100,7 @@ class Estimate:
             self.skip("id_model", f"reused: {cached}")
         else:
             self._training("id_model", id_config, prepared, model)
-        return model
+        return [model]
 
     def _tuning(self, stages, table):
         """CoLLM's step 1."""

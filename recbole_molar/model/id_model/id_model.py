@@ -136,6 +136,40 @@ def _reads(model, length):
         model.train(was_training)
 
 
+class IDModels(nn.Module):
+    """Several finished ID models as one: their embeddings side by side, and the mean of their scores, which multiplies their distributions.
+
+    Args:
+        parts (list of IDModel): frozen.
+    """
+
+    trains = False
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, interaction):
+        """User embeddings after the whole history: batch of rows -> [B, sum of D_id]."""
+        return torch.cat([part(interaction) for part in self.parts], dim=1)
+
+    def item_embeddings(self):
+        """Item embeddings of all items: [N, sum of D_id]."""
+        return torch.cat([part.item_embeddings() for part in self.parts], dim=1)
+
+    def all_users(self, item_seq, item_seq_len):
+        """As :meth:`IDModel.all_users`, [M, sum of D_id], at a scale that gives the mean of the logits."""
+        return torch.cat([part.all_users(item_seq, item_seq_len) for part in self.parts], dim=1) / len(self.parts)
+
+    def full_sort_predict(self, interaction):
+        """The mean of the models' scores of all items: [B, N]."""
+        return sum(part.full_sort_predict(interaction).view(len(interaction), -1) for part in self.parts) / len(self.parts)
+
+    def predict(self, interaction):
+        """The mean of the models' scores of the given items: [B]."""
+        return sum(part.predict(interaction) for part in self.parts) / len(self.parts)
+
+
 def check_user_embedding(model, rows, with_items=False):
     """Find out before a model is trained whether its user embedding can be read; rows (Interaction): any two.
 

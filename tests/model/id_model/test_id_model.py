@@ -5,7 +5,7 @@ import torch
 from tiny_run import make_model
 
 from recbole_molar.config import Config
-from recbole_molar.model.id_model.id_model import IDModel, check_teacher
+from recbole_molar.model.id_model.id_model import IDModel, IDModels, check_teacher
 
 NAMES = [
     "SASRec", "GRU4Rec", "BERT4Rec", "CORE", "FPMC", "LightSANs", "NARM", "Caser", "STAMP", "NextItNet", "SRGNN",
@@ -87,6 +87,19 @@ def test_users_at_all_positions_are_those_of_the_prefixes(make, name):
     for user, (row, end) in list(zip(users, ends))[::7]:
         prefix = item_seq[row : row + 1] * (torch.arange(6) <= end)
         torch.testing.assert_close(user[None], id_model.model.forward(prefix, torch.tensor([end + 1])), rtol=1e-4, atol=1e-5)
+
+
+def test_several_models_are_the_mean_of_their_scores(make):
+    sasrec, rows, _ = make("SASRec")
+    gru4rec, *_ = make("GRU4Rec")
+    both = IDModels([sasrec, gru4rec])
+    scores = (sasrec.full_sort_predict(rows) + gru4rec.full_sort_predict(rows)) / 2
+    torch.testing.assert_close(both.full_sort_predict(rows), scores)
+    torch.testing.assert_close(both.predict(rows), (sasrec.predict(rows) + gru4rec.predict(rows)) / 2)
+    torch.testing.assert_close(both(rows) @ both.item_embeddings().T / 2, scores, rtol=1e-4, atol=1e-5)
+    users = both.all_users(rows["item_id_list"], rows["item_length"])
+    torch.testing.assert_close(users[rows["item_length"].cumsum(0) - 1] @ both.item_embeddings().T, scores, rtol=1e-4, atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in both.parameters())
 
 
 @pytest.mark.parametrize("name, options, message", [

@@ -24,7 +24,7 @@ EXTRA_KEYS = {
     "model", "dataset", "config_files", "resume", "debug", "use_cpu", "encoding", "numerical_features", "valid_metric_bigger",
     "transform", "crop_eta", "reorder_beta",
 }
-CODE_KEYS = ("model", "user_encoder", "id_model", "mirm_finetune_tasks")  # a dotted path there is imported
+CODE_KEYS = ("model", "user_encoder", "id_model", "more_id_models", "mirm_finetune_tasks")  # a dotted path there is imported
 # What a data set's own dataset.yaml may not say, since it may come from anybody: what is imported, what else is read or written, who is told.
 NOT_OF_A_DATA_SET = {
     *CODE_KEYS, "mirm_backbone", "mirm_weights", "text_encoder", "image_encoder", "id_weights", "dataset", "data_path", "output_dir", "checkpoint_dir",
@@ -252,7 +252,8 @@ def refuse_foreign_code(file, typed, flags=None):
     content, lines = read_with_lines(file)
     for key in CODE_KEYS:
         flag = (flags or {}).get(key, key)
-        for name in as_list(content.get(key)):
+        value = content.get(key)
+        for name in value if isinstance(value, dict) else as_list(value):
             if "." in str(name) and typed.get(flag) != content[key]:
                 text = f"{key}={name} is code outside recbole_molar, and would be run. If you trust it, add --{flag}={content[key]}."
                 raise PropertyError(key, text).locate(_places(file, lines))

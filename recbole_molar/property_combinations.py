@@ -74,6 +74,9 @@ def end_to_end_trains_mirm(one):
 
 def several_id_models_are_frozen(one):
     """Joint training knows one ID model."""
+    if one.more_id_models and one.id_training == "joint":
+        text = f"more_id_models={one.more_id_models}: id_training=joint trains one ID model. Set id_training=frozen."
+        raise PropertyError("more_id_models", text, ["id_training"])
     if isinstance(one.id_weights, list) and len(one.id_weights) > 1 and one.id_training == "joint":
         raise PropertyError("id_weights", f"id_weights={one.id_weights}: id_training=joint trains one ID model. Set id_training=frozen.", ["id_training"])
 

@@ -153,6 +153,7 @@ class Properties(TransformerKeys):
     user_encoder_dropout: Share = None
     # alignment, losses and training
     id_model: Word = None
+    more_id_models: Annotated[dict[Word, dict | None] | None, Field(description="{model: {key: value}}, or ~")] = None
     id_weights: Path | Annotated[list[Word], Field(min_length=1)] = None
     id_training: Literal["frozen", "joint"] = None
     align_weight: NotNegative = None

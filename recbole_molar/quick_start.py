@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_json
-from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
+from recbole_molar.command_line import config_file_list, parse_command_line, properties_dir, read_yaml
 from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
@@ -23,7 +23,7 @@ from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.property_values import as_list
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache
 from recbole_molar.trainer.sequential_trainer import BEST
-from recbole_molar.utils import create_dataset, data_preparation, get_trainer, make_model, needs_prefixes
+from recbole_molar.utils import create_dataset, data_preparation, get_model, get_trainer, make_model, needs_prefixes
 from recbole.utils import init_seed
 
 # What an ID model inside a Molar run shares with it, besides the description of the data set.
@@ -176,7 +176,7 @@ def read_content(config, dataset):
         return None
     stages.check_parts(config)
     if config.reads_id_model and not config["id_weights"]:
-        make_id_config(config)  # for its errors: it is needed after stage 1 only
+        make_id_configs(config)  # for their errors: they are needed after stage 1 only
     return stages.read_item_content(config, dataset)
 
 
@@ -190,27 +190,30 @@ def build_model(config, prepared, content, accelerator, folder):
 
 
 def train_id_model(config, accelerator, folder, split_hash):
-    """Train the ID model to its best validation epoch, or load it where an equal one was trained before, or where `id_weights` gives one.
+    """Train each ID model to its best validation epoch, or load it where an equal one was trained before, or where `id_weights` gives one.
 
     Returns:
-        list: the model, in `joint` training untrained, unless given; several where `id_weights` is a list.
+        list: the models, most often one; in `joint` training untrained, unless given.
     """
     if config["id_weights"]:
         folder.notes["id_model"] = {"model": config["id_model"], "reused": True, "epochs_run": None}
         return finished_id_models(config, accelerator, split_hash)
-    id_config = make_id_config(config)
+    return [_train_id_model(stage, config, id_config, accelerator, folder, split_hash) for stage, id_config in make_id_configs(config).items()]
+
+
+def _train_id_model(stage, config, id_config, accelerator, folder, split_hash):
     prepared = prepare(id_config)
     assert prepared.dataset.split_hash() == split_hash
     init_seed(id_config["seed"], id_config["reproducibility"])
     model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
     if config["id_training"] == "joint":
-        return [model]
+        return model
     check_user_embedding(model, prepared.loaders[0]._dataset[[0, 0]].to(config["device"]), with_items=config["collaborative"])
     if config["distill_weight"]:
         check_teacher(model, config["MAX_ITEM_LIST_LENGTH"])
     getLogger().info("ID model %s: %s", id_config["model"], prepared.note)
-    train_once(id_config, prepared, model, accelerator, folder, id_model_cache(config, id_config, split_hash), "id_model")
-    return [model]
+    train_once(id_config, prepared, model, accelerator, folder, id_model_cache(config, id_config, split_hash), stage)
+    return model
 
 
 def train_once(config, prepared, model, accelerator, folder, cache, stage):
@@ -279,19 +282,30 @@ def _finished_id_model(folder, expected, config, accelerator, split_hash):
     return model
 
 
-def make_id_config(config):
-    """Config of the ID model: the run's data and protocol, RecBole's defaults for the model, and each `id_<key>` as `<key>`."""
+def make_id_configs(config):
+    """Configs of the ID models, by their stage: `id_model` with each `id_<key>` as `<key>`, and those of `more_id_models`."""
+    own = {key[3:]: value for key, value in config.as_yaml().items() if config._is_id_model_key(key)}
+    origins = {key[3:]: origin for key, origin in config.origins.items() if config._is_id_model_key(key)}
+    configs = {"id_model": _make_id_config(config, config["id_model"], own, origins, "id_")}
+    for name, given in (config["more_id_models"] or {}).items():
+        ours = properties_dir() / "id_model" / f"{get_model(name, key='more_id_models').__name__}.yaml"
+        defaults = {key[3:]: value for key, value in (read_yaml(ours) if ours.is_file() else {}).items()}
+        origins = dict.fromkeys(given or {}, config.origins.get("more_id_models"))
+        configs[f"id_model_{name}"] = _make_id_config(config, name, {**defaults, **(given or {})}, origins, f"more_id_models.{name}.")
+    return configs
+
+
+def _make_id_config(config, name, own, origins, prefix):
+    """Config of an ID model: the run's data and protocol, RecBole's defaults for the model, and its own properties."""
     from recbole.utils.argument_list import dataset_arguments
 
     plain = config.as_yaml()
     chosen = {key: plain[key] for key in (*SHARED_WITH_ID_MODEL, *dataset_arguments) if key in plain}
-    chosen.update({key[3:]: value for key, value in plain.items() if config._is_id_model_key(key)})
-    own = {key[3:]: origin for key, origin in config.origins.items() if config._is_id_model_key(key)}
     try:
-        id_config = Config(model=config["id_model"], dataset=config["dataset"], config_dict=chosen, origins={**config.origins, **own})
+        id_config = Config(model=name, dataset=config["dataset"], config_dict={**chosen, **own}, origins={**config.origins, **origins})
     except PropertyError as error:
-        if own.keys() & {error.key, *error.others}:
-            error.renamed("id_")
+        if origins.keys() & {error.key, *error.others}:
+            error.renamed(prefix)
         raise
     id_config["device"] = config["device"]  # with several processes, this one's
     return id_config

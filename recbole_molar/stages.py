@@ -15,6 +15,7 @@ from recbole_molar.model.mirm import MIRM, is_built_here
 from recbole_molar.model.user_encoder.base import UserEncoder
 from recbole_molar.property_error import bad_value
 from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
+from recbole_molar.utils import get_model
 from recbole.utils import init_seed
 
 DESCRIPTION_COLUMNS = ("plot", "description", "overview", "summary", "abstract")
@@ -181,9 +182,11 @@ def as_list(value):
 
 
 def refuse_content_model(config):
-    """Raise PropertyError where the ID model reads item content: it is made from IDs alone."""
-    if hasattr(config.id_model_class, "stages"):
-        raise bad_value("id_model", config["id_model"], "reads item content itself. Take a model of IDs, such as SASRec.")
+    """Raise PropertyError where an ID model reads item content: it is made from IDs alone."""
+    named = [("id_model", config["id_model"]), *(("more_id_models", name) for name in config["more_id_models"] or {})]
+    for key, name in named:
+        if hasattr(get_model(name, key=key), "stages"):
+            raise bad_value(key, name, "reads item content itself. Take a model of IDs, such as SASRec.")
 
 
 def check_parts(config):

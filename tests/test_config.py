@@ -5,7 +5,7 @@ import yaml
 
 from recbole_molar.command_line import config_file_list, dump_yaml, load_yaml, parse_command_line, properties_dir, read_yaml
 from recbole_molar.config import Config
-from recbole_molar.quick_start import make_id_config
+from recbole_molar.quick_start import make_id_configs
 from recbole_molar.utils import get_model
 
 
@@ -183,12 +183,12 @@ def test_unknown_part_lists_what_there_is(key):
 
 def test_keys_of_the_id_model_reach_it():
     given = {"id_inner_size": 8, "id_lr_schedule": "cosine", "id_warmup_ratio": 0.25, "id_n_heads": 4, "id_epochs": 3}
-    found = make_id_config(config(model="Molar", **given))
+    found = make_id_configs(config(model="Molar", **given))["id_model"]
     assert {f"id_{key[3:]}": found[key[3:]] for key in given} == given
     for file in properties_dir().rglob("*.yaml"):
         written = {key: value for key, value in read_yaml(file).items() if key.startswith("id_") and key not in ("id_model", "id_weights", "id_training")}
         whose = {"id_model": file.stem} if file.parent.name == "id_model" else {}
-        found = make_id_config(config(model="Molar", **whose, **written))
+        found = make_id_configs(config(model="Molar", **whose, **written))["id_model"]
         assert {key: found[key[3:]] for key in written} == written
 
 

@@ -86,6 +86,21 @@ def test_several_finished_id_models(make_data, run, flags, command_line):
         assert code == 2 and message in err
 
 
+def test_other_id_models_are_trained_beside_it(make_data, run):
+    """Each with its own properties, in the cache of ID models; a second run finds them."""
+    make_data(items=True, images=True)
+    options = {"more_id_models": "{GRU4Rec: {hidden_size: 12, epochs: 1, loss_type: CE}}", "distill_weight": 0.5, "score_fusion_weight": 2}
+    code, out, err = run(**options)
+    assert code == 0, err
+    first, folder = result_of(out)
+    cache = folder.parents[1] / "cache" / "id_model"
+    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["GRU4Rec", "SASRec"] and not first["id_model_GRU4Rec"]["reused"]
+    with safe_open(next(cache.glob("GRU4Rec-*")) / "best.safetensors", "pt") as weights:
+        assert weights.get_slice("model.gru_layers.weight_hh_l0").get_shape() == [36, 12]
+    again, _ = result_of(run(**options, nce_negatives=7)[1])
+    assert again["id_model_GRU4Rec"]["reused"] and again["id_model"]["reused"] and again["test_result"] == first["test_result"]
+
+
 BAD = {
     "task": ({"mirm_finetune_tasks": "[image_txt]"}, "no task image_txt"), "encoder": ({"user_encoder": "DUE"}, "Did you mean DUEG?"),
     "ID model": ({"id_model": "SASReck"}, "Did you mean SASRec"), "field": ({"item_text_fields": "[titel]"}, "Did you mean title?"),
@@ -95,6 +110,12 @@ BAD = {
     "layers": ({"dueg_layers": 9}, "dueg_layers=9: the decoder"), "readout": ({"mirm_readout": "cur_itm"}, "mirm_readout=cur_itm: unknown"),
     "weights": ({"mirm_weights": "nowhere.safetensors"}, "mirm_weights=nowhere.safetensors: no such file"),
     "ID run": ({"id_weights": "nowhere"}, "id_weights=nowhere: not the folder of a finished run"),
+    "another ID model": ({"more_id_models": "{GRU4Rc: {}}"}, "more_id_models=GRU4Rc: no such sequential model. Did you mean GRU4Rec?"),
+    "key of another ID model": ({"more_id_models": "{GRU4Rec: {n_layers: 1}}"}, "more_id_models.GRU4Rec.n_layers: unknown property for model GRU4Rec"),
+    "value of another ID model": ({"more_id_models": "{GRU4Rec: {hidden_size: x}}"}, "--more_id_models.GRU4Rec.hidden_size=x: must be"),
+    "another ID model of content": ({"more_id_models": "{HLLM: {}}"}, "more_id_models=HLLM: reads item content itself"),
+    "other ID models as a list": ({"more_id_models": "[GRU4Rec]"}, "more_id_models=['GRU4Rec']: must be {model: {key: value}}, or ~"),
+    "other ID models, joint": ({"more_id_models": "{GRU4Rec: {}}", "id_training": "joint"}, "id_training=joint trains one ID model"),
     "objective": ({"mirm_finetune_objective": "state"}, "mirm_finetune_objective=state: unknown"),
     "ids": ("items", "shares no item_id"), "pictures": ("images", "no file there is named"), "empty": ("empty", "has no header"),
     "header only": ("header", "shares no item_id"),

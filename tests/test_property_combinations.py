@@ -6,7 +6,7 @@ from recbole_molar.config import Config
 from recbole_molar.property_combinations import ALL, heads_divide_width
 from recbole_molar.property_error import PropertyError
 from recbole_molar.property_schema import Properties
-from recbole_molar.quick_start import make_id_config
+from recbole_molar.quick_start import make_id_configs
 
 SAMPLED = {"mode": {"valid": "uni20", "test": "uni20"}}
 
@@ -94,4 +94,4 @@ def test_what_only_the_id_model_knows_is_found_before_stage_1():
         ({"id_model": "GRU4Rec", "id_dropout_prob": "x"}, "^--id_dropout_prob=x: must be a number"),
     ):
         with pytest.raises(PropertyError, match=message):
-            make_id_config(config("Molar", **given))
+            make_id_configs(config("Molar", **given))

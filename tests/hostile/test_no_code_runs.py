@@ -9,7 +9,7 @@ from raw_layouts import amazon, interactions, movielens, write_csv
 
 from dataset_converters.__main__ import main as convert
 from recbole_molar.__main__ import main
-from recbole_molar.command_line import properties_dir
+from recbole_molar.command_line import dump_yaml, properties_dir
 from recbole_molar.config import CODE_KEYS, NOT_OF_A_DATA_SET, Config, refuse_foreign_code
 from recbole_molar.property_schema import PICKLED
 
@@ -190,8 +190,8 @@ def test_a_data_sets_word_does_not(my_encoder, tmp_path, key):
 @pytest.mark.parametrize("key", CODE_KEYS)
 def test_a_run_folders_word_does_unless_repeated(tmp_path, key):
     file = tmp_path / "config.yaml"
-    for value in ("my_parts.Mine", ["image_text", "my_parts.Mine"]):
-        file.write_text(f"{key}: {value}\n")
+    for value in ("my_parts.Mine", ["image_text", "my_parts.Mine"], {"SASRec": {"rate": 0.5}, "my_parts.Mine": None}):
+        file.write_text(dump_yaml({key: value}))
         for typed in ({}, {key: "other.Mine"}, {"debug": True}):
             with pytest.raises(ValueError, match=f"{key}=my_parts.Mine is code outside recbole_molar.*add --{key}="):
                 refuse_foreign_code(file, typed)

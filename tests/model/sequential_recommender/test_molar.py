@@ -10,7 +10,7 @@ from recbole_molar.__main__ import main
 from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
 from recbole_molar.model import like_lengths
-from recbole_molar.quick_start import make_id_config, prepare, read_content, train_id_model
+from recbole_molar.quick_start import make_id_configs, prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
 from recbole_molar.stages import build
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
@@ -240,7 +240,7 @@ def test_no_gradient_reaches_mirm_from_items_outside_the_batch(make_molar):
 def test_id_config_takes_the_runs_data_and_its_own_keys(make_data, flags):
     make_data(items=True, images=True)
     config = Config(config_dict=flags(**SMALL, seed=7))
-    id_config = make_id_config(config)
+    id_config = make_id_configs(config)["id_model"]
     assert (id_config["model"], id_config["hidden_size"], id_config["epochs"], id_config["seed"]) == ("SASRec", 16, 1, 7)
     assert id_config["MAX_ITEM_LIST_LENGTH"] == config["MAX_ITEM_LIST_LENGTH"] and id_config["data_path"] == config["data_path"]
 

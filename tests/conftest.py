@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+import recbole_molar  # noqa: F401  (sets how OpenMP's threads wait, before anything imports PyTorch)
 from tiny_data import tiny_interactions, write_inter, write_items
 
 

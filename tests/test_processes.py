@@ -33,7 +33,7 @@ RUNS = {
     "accumulation": {**SASREC, **NO_DROPOUT, "train_all_positions": False, "gradient_accumulation_steps": 2, "clip_grad_norm": "{max_norm: 0.5}"},
     "BERT4Rec": {**SASREC, **NO_DROPOUT, "model": "BERT4Rec"},  # as many targets as are hidden
     "DuoRec": {**SASREC, **NO_DROPOUT, "model": "DuoRec", "contrast": "un", "contrast_rows": 1000},  # all positions: no draw
-    "Molar": MOLAR,
+    "Molar": {**MOLAR, "distill_weight": 0.5, "score_fusion_weight": 1},
     "HLLM": {**HLLM, "item_encoding": "end_to_end", "end_to_end_items": 30},
     "CoLLM": COLLM,  # windows of whole histories: no draw
     "end to end": {**MOLAR, "item_encoding": "end_to_end", "end_to_end_items": 12, "id_training": "joint", "rec_loss": "nce"},

@@ -36,7 +36,7 @@ class Molar(MIRMRecommender):
         super().__init__(config, dataset, item_table, mirm)
         self.rec_loss, self.n_negatives = config["rec_loss"], config["nce_negatives"]
         self.cosine, self.align_weight, self.align_temperature = config["score_function"] == "cosine", config["align_weight"], config["align_temperature"]
-        self.standardize = config["item_standardize"]
+        self.standardize, self.content_scale = config["item_standardize"], config["item_content_scale"]
         dim = user_decoder.config.hidden_size
         self.item_adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_adapter_size"], config["item_dropout"])
         self.item_id_residual = nn.Embedding(self.n_items, dim, padding_idx=0) if config["item_id_residual"] else None
@@ -57,7 +57,7 @@ class Molar(MIRMRecommender):
     def item_embeddings(self, mirm_table=None):
         """Item embeddings of the whole catalogue, [N, D], from MIRM's table, the adapter and (if switched on) the ID residual."""
         table = self.mirm_table if mirm_table is None else mirm_table
-        table = self.item_adapter(standardize(table) if self.standardize else table)
+        table = self.item_adapter(standardize(table) if self.standardize else table) * self.content_scale
         return table if self.item_id_residual is None else table + self.item_id_residual.weight
 
     def calculate_loss(self, interaction):

@@ -36,7 +36,7 @@ class Molar(MIRMRecommender):
         super().__init__(config, dataset, item_table, mirm)
         self.rec_loss, self.n_negatives = config["rec_loss"], config["nce_negatives"]
         self.cosine, self.align_weight, self.align_temperature = config["score_function"] == "cosine", config["align_weight"], config["align_temperature"]
-        self.standardize, self.content_scale = config["item_standardize"], config["item_content_scale"]
+        self.standardize, self.content_scale = config["item_standardize"], config["item_content_scale"] or 1.0
         dim = user_decoder.config.hidden_size
         self.item_adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_adapter_size"], config["item_dropout"])
         self.item_id_residual = nn.Embedding(self.n_items, dim, padding_idx=0) if config["item_id_residual"] else None

@@ -82,6 +82,20 @@ def test_late_fusion_adds_the_id_models_scores(make_molar, alpha):
     assert own_id.std() > 0
 
 
+def test_an_id_vector_beside_the_content(make_molar):
+    """Zero at first, trained, without weight decay; the content's scale is its own."""
+    plain, *_ = make_molar(align_weight=0)
+    model, loader, config, _ = make_molar(align_weight=0, item_id_residual=True, item_content_scale=0.25)
+    torch.testing.assert_close(model.eval().item_embeddings(), 0.25 * plain.eval().item_embeddings())
+    assert "item_id_residual.weight" in gradients(model, loader)
+    assert not model.item_id_residual.weight.grad[0].any()
+    decayed = [group["params"] for group in model.parameter_groups(config) if group["weight_decay"]]
+    assert not any(parameter is model.item_id_residual.weight for group in decayed for parameter in group)
+    with torch.no_grad():
+        model.item_id_residual.weight[1:] += 1
+    torch.testing.assert_close(model.eval().item_embeddings()[1:], 0.25 * plain.eval().item_embeddings()[1:] + 1)
+
+
 @pytest.mark.parametrize("options", [{}, {"item_encoding": "end_to_end", "dueg_user_token": "last"}])
 def test_distillation_mixes_the_id_models_distribution_into_the_targets(make_molar, options):
     losses = {}

@@ -155,7 +155,7 @@ class Properties(TransformerKeys):
     # alignment, losses and training
     id_model: Word = None
     more_id_models: Annotated[dict[Word, dict | None] | None, Field(description="{model: {key: value}}, or ~")] = None
-    id_weights: Path | Annotated[list[Word], Field(min_length=1)] = None
+    id_weights: Annotated[str | int | float | Annotated[list[Word], Field(min_length=1)] | None, Field(description="the folder of a run, a list, or ~")] = None
     id_training: Literal["frozen", "joint"] = None
     align_weight: NotNegative = None
     distill_weight: Annotated[float | None, Field(ge=0, le=1, description="a number from 0 to 1, or ~ for 0")] = None

@@ -11,7 +11,7 @@ from recbole_molar.property_schema import Properties, check
 FIELDS = Properties.model_json_schema()["properties"]
 OTHERS = ("recipe", "hyper", "paper_table")  # values of a user's, spaces, and what rows a table has: no properties with a default
 FILES = sorted(file for file in properties_dir().rglob("*.yaml") if file.relative_to(properties_dir()).parts[0] not in OTHERS)
-KINDS = {"integer": "int", "number": "float", "boolean": "bool", "array": "list", "string": "str"}
+KINDS = {"integer": "int", "number": "float", "boolean": "bool", "array": "list", "string": "str", "object": "dict"}
 COMMENT = re.compile(r"\s# \(([^)]+)\) (\S.*)$")
 
 
@@ -24,11 +24,13 @@ def form(field):
     """What a comment has in its brackets: `int >= 1`, `float 0 to 1`, `str`, `list or ~`; None where the schema has a function for it."""
     if "anyOf" in field:
         first, *others = field["anyOf"]
-        return form(first) + (" or ~" if {"type": "null"} in others else "")
+        lists = ", list" if any(other.get("type") == "array" for other in others) else ""
+        return form(first) + lists + (" or ~" if {"type": "null"} in others else "")
     if "type" not in field:
         return None
-    least, most = field.get("minimum"), field.get("maximum")
-    return KINDS[field["type"]] + (f" {least} to {most}" if most is not None else f" >= {least}" if least is not None else "")
+    least, most, above = (field.get(key) for key in ("minimum", "maximum", "exclusiveMinimum"))
+    bounds = f" {least} to {most}" if most is not None else f" >= {least}" if least is not None else f" > {above}" if above is not None else ""
+    return KINDS[field["type"]] + bounds
 
 
 def wrong(file):

@@ -2,7 +2,7 @@
 
 import os
 
-# OpenMP reads this when PyTorch loads it. By default its threads wait for each other by spinning, for seconds: beside other work that takes twice the
-# time, at a quiet machine it saves nothing that we could measure (tests/benchmarks/waiting.py). The user's own setting stands.
+# OpenMP reads this when PyTorch loads it. By default its threads wait for each other by spinning long: beside other work a run then takes two to five
+# times as long, alone up to a tenth less (docs/speed.md). The user's own setting stands.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

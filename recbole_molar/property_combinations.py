@@ -74,11 +74,10 @@ def end_to_end_trains_mirm(one):
 
 def several_id_models_are_frozen(one):
     """Joint training knows one ID model."""
-    if one.more_id_models and one.id_training == "joint":
-        text = f"more_id_models={one.more_id_models}: id_training=joint trains one ID model. Set id_training=frozen."
-        raise PropertyError("more_id_models", text, ["id_training"])
-    if isinstance(one.id_weights, list) and len(one.id_weights) > 1 and one.id_training == "joint":
-        raise PropertyError("id_weights", f"id_weights={one.id_weights}: id_training=joint trains one ID model. Set id_training=frozen.", ["id_training"])
+    several = {"more_id_models": one.more_id_models, "id_weights": isinstance(one.id_weights, list) and len(one.id_weights) > 1}
+    for key in several:
+        if several[key] and one.id_training == "joint":
+            raise PropertyError(key, f"{key}={getattr(one, key)}: id_training=joint trains one ID model. Set id_training=frozen.", ["id_training"])
 
 
 def distillation_has_a_teacher(one):

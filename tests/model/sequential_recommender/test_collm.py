@@ -4,16 +4,11 @@ import json
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
-from test_leak import changed_targets
-from tiny_data import tiny_interactions
 
 from recbole_molar.__main__ import main
 from recbole_molar.data.prompt import HISTORY
-from recbole_molar.device import make_accelerator
 from recbole_molar.model.sequential_recommender.collm import prompts_in_one
-from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 
 # The tiny vocabulary spells text in bytes: with fewer tokens the titles, "Title number 7", would all be cut alike.
 SMALL = {
@@ -74,15 +69,8 @@ def test_a_long_title_is_cut(make_data, make):
 
 
 @pytest.mark.parametrize("options", [TEXT, {}], ids=["step 1", "step 2"])
-def test_scores_are_cosines_over_the_temperature(make_data, make, options):
-    make_data(items=True)
-    _, prepared, model = make(**options, score_temperature=0.5, mirm_learning_rate=0)
-    model.eval()
-    batch = next(iter(prepared.loaders[2]))[0]
-    user, table = model.user_embedding(batch)
-    scores = model.full_sort_predict(batch)
-    torch.testing.assert_close(scores[:, 1:], F.cosine_similarity(user[:, None], table[None, 1:], dim=-1) / 0.5, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.predict(batch), scores[torch.arange(len(scores)), batch["item_id"]])
+def test_scores_are_cosines_over_the_temperature(cosine_scores, options):
+    cosine_scores(**options, mirm_learning_rate=0)
 
 
 def test_collaborative_embeddings_of_users_and_items_change_scores(make_data, make):
@@ -145,19 +133,8 @@ def test_step_2_begins_with_the_weights_of_step_1_which_others_share(make_data, 
 
 
 @pytest.mark.parametrize("options", [TEXT, {}], ids=["step 1", "step 2"])
-def test_training_does_not_see_the_targets(make_data, make, tmp_path, options):
-    rows = [("anchor", f"i{item}", 5) for item in (*range(30), 0, 1, 2)] + tiny_interactions()
-    trained = []
-    for name, data in (("tiny", rows), ("other", changed_targets(rows, 30, held_out=2))):
-        make_data(data, name=name, items=True)
-        config, prepared, model = make(dataset=name, end_to_end_items=8, **options)
-        trainer = SequentialTrainer(config, model, make_accelerator("fp32", use_cpu=True), tmp_path / name)
-        trainer.fit(*prepared.loaders[:2])
-        trained.append((prepared.dataset.split_hash(), trainer))
-    (one, first), (other, second) = trained
-    assert one != other and first.best_valid_result != second.best_valid_result
-    for (name, left), right in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
-        assert torch.equal(left, right), name
+def test_training_does_not_see_the_targets(blind_to_targets, options):
+    blind_to_targets(end_to_end_items=8, **options)
 
 
 @pytest.mark.parametrize("step", [1, 2])

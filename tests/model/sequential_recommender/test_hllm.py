@@ -7,12 +7,9 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from test_end_to_end import write_cycle
-from test_leak import changed_targets
-from tiny_data import tiny_interactions
 
 from recbole_molar.__main__ import main
 from recbole_molar.data.prompt import CUR_ITEM
-from recbole_molar.device import make_accelerator
 from recbole_molar.trainer.sequential_trainer import SequentialTrainer
 
 COMPACT = {
@@ -52,15 +49,8 @@ def test_the_loss_is_infonce_of_every_position_and_its_prefix(make_data, make):
     torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
 
 
-def test_scores_are_cosines_over_the_temperature(make_data, make):
-    make_data(items=True)
-    _, prepared, model = make(score_temperature=0.5)
-    model.eval()
-    batch = next(iter(prepared.loaders[2]))[0]
-    user, table = model.user_embedding(batch)
-    scores = model.full_sort_predict(batch)
-    torch.testing.assert_close(scores[:, 1:], F.cosine_similarity(user[:, None], table[None, 1:], dim=-1) / 0.5, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.predict(batch), scores[torch.arange(len(scores)), batch["item_id"]])
+def test_scores_are_cosines_over_the_temperature(cosine_scores):
+    cosine_scores()
 
 
 def test_an_item_is_its_text_and_pictures_change_nothing(make_data, run):
@@ -80,19 +70,8 @@ def test_an_item_is_its_text_and_pictures_change_nothing(make_data, run):
 
 
 @pytest.mark.parametrize("encoding", ["cached", "end_to_end"])
-def test_training_does_not_see_the_targets(make_data, make, tmp_path, encoding):
-    rows = [("anchor", f"i{item}", 5) for item in (*range(30), 0, 1, 2)] + tiny_interactions()
-    trained = []
-    for name, data in (("tiny", rows), ("other", changed_targets(rows, 30, held_out=2))):
-        make_data(data, name=name, items=True)
-        config, prepared, model = make(dataset=name, item_encoding=encoding, end_to_end_items=8)
-        trainer = SequentialTrainer(config, model, make_accelerator("fp32", use_cpu=True), tmp_path / name)
-        trainer.fit(*prepared.loaders[:2])
-        trained.append((prepared.dataset.split_hash(), trainer))
-    (one, first), (other, second) = trained
-    assert one != other and first.best_valid_result != second.best_valid_result
-    for (name, left), right in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
-        assert torch.equal(left, right), name
+def test_training_does_not_see_the_targets(blind_to_targets, encoding):
+    blind_to_targets(item_encoding=encoding, end_to_end_items=8)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

@@ -4,8 +4,10 @@ import contextlib
 
 import pytest
 
-import recbole_molar  # noqa: F401  (sets how OpenMP's threads wait, before anything imports PyTorch)
+from recbole_molar.__main__ import wait_without_spinning
 from tiny_data import tiny_interactions, write_inter, write_items
+
+wait_without_spinning()  # before anything imports PyTorch
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """How OpenMP's threads wait for each other: python tests/benchmarks/waiting.py
 
 A run of SASRec on ml-100k with two threads or more, alone, beside a busy process, and twice at once: wall-clock seconds of its training with the
-package's `GOMP_SPINCOUNT` and with libgomp's own default (300,000). Let nothing else run.
+program's `GOMP_SPINCOUNT` and with libgomp's own default (300,000). Let nothing else run.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,9 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-import recbole_molar  # noqa: E402, F401  (sets GOMP_SPINCOUNT)
+from recbole_molar.__main__ import wait_without_spinning  # noqa: E402
 from side_by_side import machine  # noqa: E402
 
+wait_without_spinning()
 THREADS = max(2, os.cpu_count() // 2)
 SPINS = {"ours": os.environ["GOMP_SPINCOUNT"], "libgomp's": "300000"}
 BUSY = [sys.executable, "-c", "while True: pass"]
@@ -30,12 +32,11 @@ def start(spins, folder):
 
 def training_seconds(spins, runs, busy):
     """Seconds that the slowest of some runs at once needs for its training."""
-    others = [subprocess.Popen(BUSY) for _ in range(busy)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as others:
+        for _ in range(busy):
+            others.callback(subprocess.Popen(BUSY).kill)
         processes = [start(spins, Path(folder) / str(index)) for index in range(runs)]
-        assert not any(process.wait() for process in processes)
-        for other in others:
-            other.kill()
+        assert not any([process.wait() for process in processes])
         return max(json.loads(file.read_text())["SASRec"] for file in Path(folder).glob("*/ml-100k/*/seconds.json"))
 
 

@@ -90,6 +90,18 @@ def distillation_has_a_teacher(one):
         raise PropertyError("distill_weight", text, ["id_training"])
 
 
+def something_tells_items_apart(one):
+    """Without content an item is its ID vector, and MIRM has nothing to learn from."""
+    if one.item_content_scale != 0:
+        return
+    if one.item_id_residual is False:
+        text = "item_content_scale=0: items without content, and item_id_residual=False leaves them no ID vector. Set item_id_residual=True."
+        raise PropertyError("item_content_scale", text, ["item_id_residual"])
+    if one.item_encoding == "end_to_end":
+        text = "item_content_scale=0: no content is read, but item_encoding=end_to_end trains MIRM on it. Set item_encoding=cached."
+        raise PropertyError("item_content_scale", text, ["item_encoding"])
+
+
 def compact_is_a_model(one):
     """The sizes of the compact backbone, and of what is built on it, fit each other."""
     if one.mirm_backbone not in ("compact", "Compact") or one.compact_hidden_size is None:
@@ -121,5 +133,5 @@ def compact_encoders_are_models(one):
 
 ALL = (
     metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, several_id_models_are_frozen,
-    distillation_has_a_teacher, compact_is_a_model, compact_encoders_are_models,
+    distillation_has_a_teacher, something_tells_items_apart, compact_is_a_model, compact_encoders_are_models,
 )  # fmt: skip

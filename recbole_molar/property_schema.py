@@ -136,7 +136,7 @@ class Properties(TransformerKeys):
     item_adapter: Literal["none", "linear", "mlp"] = None
     item_adapter_size: Count = None
     item_standardize: bool = None
-    item_content_scale: Annotated[float | None, Field(gt=0, description="a number above 0, or ~ for 1")] = None
+    item_content_scale: Annotated[float | None, Field(ge=0, description="a number of at least 0, or ~ for 1")] = None
     item_dropout: Dropout = None
     item_id_residual: bool = None
     user_encoder: Word = None

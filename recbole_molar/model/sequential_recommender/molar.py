@@ -36,9 +36,10 @@ class Molar(MIRMRecommender):
         super().__init__(config, dataset, item_table, mirm)
         self.rec_loss, self.n_negatives = config["rec_loss"], config["nce_negatives"]
         self.cosine, self.align_weight, self.align_temperature = config["score_function"] == "cosine", config["align_weight"], config["align_temperature"]
-        self.standardize, self.content_scale = config["item_standardize"], config["item_content_scale"] or 1.0
-        dim = user_decoder.config.hidden_size
-        self.item_adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_adapter_size"], config["item_dropout"])
+        self.standardize, scale = config["item_standardize"], config["item_content_scale"]
+        self.content_scale, dim = 1.0 if scale is None else scale, user_decoder.config.hidden_size
+        adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_adapter_size"], config["item_dropout"])
+        self.item_adapter = adapter if self.content_scale else None
         self.item_id_residual = nn.Embedding(self.n_items, dim, padding_idx=0) if config["item_id_residual"] else None
         encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
         options = {key: config[key] for key in encoder.option_keys() if key in config}
@@ -49,13 +50,21 @@ class Molar(MIRMRecommender):
         self.aligns = id_model is not None and self.align_weight > 0
         self.id_projection = nn.Linear(id_dim, dim, bias=False) if self.aligns and id_dim != dim else nn.Identity()
         if self.item_id_residual is not None:
-            nn.init.zeros_(self.item_id_residual.weight)
+            self._start_id_vectors()
         self.loss_names = ("rec", *(["align"] if self.aligns else []), *(["id"] if id_model is not None and id_model.trains else []))
+
+    @torch.no_grad()
+    def _start_id_vectors(self):
+        """At zero, so that content alone tells items apart at first; without content at random, as SASRec's item embeddings."""
+        weight = self.item_id_residual.weight
+        weight.zero_() if self.content_scale else weight[1:].normal_(std=0.02)
 
     # ------------------------------------------------------------ the picture
 
     def item_embeddings(self, mirm_table=None):
         """Item embeddings of the whole catalogue, [N, D], from MIRM's table, the adapter and (if switched on) the ID residual."""
+        if self.item_adapter is None:
+            return self.item_id_residual.weight
         table = self.mirm_table if mirm_table is None else mirm_table
         table = self.item_adapter(standardize(table) if self.standardize else table) * self.content_scale
         return table if self.item_id_residual is None else table + self.item_id_residual.weight

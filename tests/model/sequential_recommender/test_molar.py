@@ -96,6 +96,19 @@ def test_an_id_vector_beside_the_content(make_molar):
     torch.testing.assert_close(model.eval().item_embeddings()[1:], 0.25 * plain.eval().item_embeddings()[1:] + 1)
 
 
+def test_ids_alone_without_content(make_molar):
+    """Random vectors, not zeros, which would be alike; no adapter; what MIRM makes of the items does not show."""
+    model, loader, *_ = make_molar(align_weight=0, item_id_residual=True, item_content_scale=0)
+    table = model.item_embeddings()
+    assert table is model.item_id_residual.weight and not table[0].any() and 0.015 < table[1:].std() < 0.025
+    trained = gradients(model, loader)
+    assert "item_id_residual.weight" in trained and not any(name.startswith("item_adapter") for name, _ in model.named_parameters())
+    batch = next(iter(loader))
+    before = model.eval().full_sort_predict(batch)
+    model.mirm_table += 1
+    torch.testing.assert_close(model.train().eval().full_sort_predict(batch), before, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("options", [{}, {"item_encoding": "end_to_end", "dueg_user_token": "last"}])
 def test_distillation_mixes_the_id_models_distribution_into_the_targets(make_molar, options):
     losses = {}

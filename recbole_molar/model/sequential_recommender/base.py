@@ -89,7 +89,7 @@ class MIRMRecommender(SequentialRecommender):
         if self.mirm is not None:
             self.mirm_table = ItemEmbedding().fill(self.mirm, trainer.accelerator, self.mirm.encode_batch_size).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
-            self._eval_table = self.item_embeddings()
+            self._eval_table = self.item_embeddings().detach()  # a parameter set here would be taken into checkpoints
 
     def train(self, mode=True):
         """Training makes the table of the last evaluation stale; RecBole's repeated eval() does not."""

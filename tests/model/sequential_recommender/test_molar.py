@@ -103,8 +103,10 @@ def test_ids_alone_without_content(make_molar):
     assert table is model.item_id_residual.weight and not table[0].any() and 0.015 < table[1:].std() < 0.025
     trained = gradients(model, loader)
     assert "item_id_residual.weight" in trained and not any(name.startswith("item_adapter") for name, _ in model.named_parameters())
-    batch = next(iter(loader))
-    before = model.eval().full_sort_predict(batch)
+    batch, names = next(iter(loader)), set(model.state_dict())
+    model.eval().before_evaluation(None)
+    assert set(model.state_dict()) == names  # the table of an evaluation is in no checkpoint
+    before = model.full_sort_predict(batch)
     model.mirm_table += 1
     torch.testing.assert_close(model.train().eval().full_sort_predict(batch), before, rtol=0, atol=0)
 

@@ -1,7 +1,7 @@
 """The targets of speed, measured beside the peers on this machine: python -m tests.benchmarks [--rows=[evaluation, catalogue]] [--dataset=... --data_path=...]
 
-Each row is a ratio of CPU seconds of one process, the two sides taking turns. Any `--key=value` of a run is handed on. Without `--data_path` to
-ml-1m give `--dataset=ml-100k`, which comes with RecBole.
+Each row is a ratio of CPU seconds of one process, the two sides taking turns (`utilisation`: of seconds). Any `--key=value` of a run is handed on.
+Without `--data_path` to ml-1m give `--dataset=ml-100k`, which comes with RecBole.
 """
 
 import importlib
@@ -13,7 +13,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 from recbole_molar.command_line import parse_command_line  # noqa: E402
 from side_by_side import HEADER, machine  # noqa: E402
 
-ROWS = ("all_positions", "evaluation", "catalogue", "end_to_end_step")
+ROWS = ("all_positions", "evaluation", "catalogue", "end_to_end_step", "utilisation")
 
 
 def main():

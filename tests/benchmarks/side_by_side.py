@@ -13,7 +13,7 @@ class Row:
 
     Args:
         what (str): the work. against (str): how the other side does it.
-        ours, theirs (float): CPU seconds of each side for the same work. target (float): least ratio theirs / ours.
+        ours, theirs (float): CPU seconds of each side for the same work. target (float, optional): least ratio theirs / ours.
         note (str): what else was checked, or how a figure was come by.
     """
 
@@ -21,7 +21,7 @@ class Row:
     against: str
     ours: float
     theirs: float
-    target: float
+    target: float | None
     note: str = ""
 
     @property
@@ -29,8 +29,9 @@ class Row:
         return self.theirs / self.ours
 
     def __str__(self):
-        verdict = "met" if self.ratio >= self.target else "NOT MET"
-        cells = (self.what, self.against, f"{self.ours:.3g}", f"{self.theirs:.3g}", f"{self.ratio:.1f}", f"{self.target:g}", verdict, self.note)
+        verdict = "" if self.target is None else "met" if self.ratio >= self.target else "NOT MET"
+        ratio, target = f"{self.ratio:.2g}" if self.ratio < 10 else f"{self.ratio:.0f}", "" if self.target is None else f"{self.target:g}"
+        cells = (self.what, self.against, f"{self.ours:.3g}", f"{self.theirs:.3g}", ratio, target, verdict, self.note)
         return f"| {' | '.join(cells)} |"
 
 

@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from recbole_molar.sharding import shard_as
+
 
 def write_atomic(path, write):
     """Call `write(temporary_path)` and rename the result to `path`; a crash leaves the old file or none."""
@@ -119,6 +121,9 @@ def restore_optimizer(optimizer, tensors, rest, prefix="optimizer."):
     for name, value in entries + list(rest["scalars"].items()):
         index, slot = name.split(".", 1)
         state.setdefault(int(index), {})[slot] = value
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, slots in state.items():
+        slots.update({slot: shard_as(value, parameters[index]) for slot, value in slots.items() if torch.is_tensor(value) and value.dim()})
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
 
 

@@ -8,7 +8,7 @@ from recbole_molar.config import Config
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.property_error import PropertyError
 from recbole_molar.run_folder import part_cache
-from recbole_molar.stages import build_id_model, refuse_content_model
+from recbole_molar.stages import build_id_model, refuse_content_model, shard_mirm
 from recbole_molar.text_stages import build_mirm, read_item_content  # noqa: F401  (quick_start and the doctor read and build by them)
 from recbole.utils import init_seed
 
@@ -39,6 +39,7 @@ def build(config, prepared, content, accelerator, folder, train_id_model, train_
     """
     mirm = build_mirm(config, content)  # first: what is wrong with the backbone shows before anything is trained
     id_model, _ = build_id_model(config, prepared, accelerator, folder, train_id_model)
+    shard_mirm(config, mirm, accelerator)
     with folder.stage("item_embedding", "one pass of the LLM over the items that are not in the cache"):
         table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
     if id_model is None:

@@ -9,6 +9,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
+from recbole_molar.sharding import shards_wanted, without_accelerates_plugin
+
 WAIT_AT_MOST = timedelta(hours=12)  # of one process for the others: while another run, or the main process alone, is at a stage
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 
@@ -86,13 +88,15 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
         DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=WAIT_AT_MOST),
     ]
-    accelerator = Accelerator(
-        mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps, kwargs_handlers=between_processes
-    )
+    with without_accelerates_plugin():
+        accelerator = Accelerator(
+            mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps, kwargs_handlers=between_processes
+        )
+    shards_wanted()  # for its errors
     kind = accelerator.distributed_type.value
     if kind != "NO" and not kind.startswith("MULTI_"):
         raise ValueError(
             f"distributed_type={kind}, of Accelerate's configuration: not supported. What each process encodes differs, and its passes would wait for each "
-            "other's shards (docs/scale.md). Take MULTI_GPU, and for a large backbone mirm_tuning=lora, mirm_quantization=4bit, gradient_checkpointing=True."
+            "other's shards (docs/scale.md). Take FSDP with fsdp_version 2, or MULTI_GPU with mirm_tuning=lora, mirm_quantization=4bit."
         )
     return accelerator

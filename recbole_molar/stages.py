@@ -13,7 +13,9 @@ from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.mirm import MIRM, is_built_here
 from recbole_molar.model.user_encoder.base import UserEncoder
+from recbole_molar.processes import n_processes
 from recbole_molar.property_error import bad_value
+from recbole_molar.sharding import shard, shards_wanted
 from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
 from recbole_molar.utils import get_model
 from recbole.utils import init_seed
@@ -73,6 +75,7 @@ def build(config, prepared, content, accelerator, folder, train_id_model, train_
     mirm = build_mirm(config, content)  # first: what is wrong with the backbone shows before anything is trained
     id_model, id_dim = build_id_model(config, prepared, accelerator, folder, train_id_model)
     init_seed(config["seed"], config["reproducibility"])
+    shard_mirm(config, mirm, accelerator)
     finetune_mirm(config, mirm, prepared.dataset, accelerator, folder)
     with folder.stage("item_embedding", "one pass of MIRM over the items that are not in the cache"):
         table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
@@ -122,6 +125,17 @@ def build_mirm(config, content):
         if mirm.own_tokenizer and not tokenizer:
             raise bad_value("mirm_weights", weights, "holds no tokenizer, an older version wrote it. Run stage 1 again.")
     return mirm
+
+
+def shard_mirm(config, mirm, accelerator):
+    """Let the processes share MIRM's weights, where Accelerate's configuration says `distributed_type: FSDP`."""
+    if not shards_wanted():
+        return
+    if config["mirm_quantization"]:
+        raise bad_value("mirm_quantization", config["mirm_quantization"], "weights of 4 bits cannot be sharded. Take distributed_type: MULTI_GPU, or ~.")
+    shard(mirm.backbone, mirm.backbone.plain.get_input_embeddings(), accelerator)
+    own = sum(value.to_local().numel() for value in mirm.parameters())
+    getLogger().info("MIRM in %d shards: this process keeps %s of %s parameters", n_processes(), f"{own:,}", f"{mirm.backbone.plain.num_parameters():,}")
 
 
 def weights_file(given):

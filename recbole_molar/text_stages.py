@@ -9,7 +9,7 @@ from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.mirm import is_built_here
 from recbole_molar.property_error import bad_value
-from recbole_molar.stages import as_list, join, weights_file
+from recbole_molar.stages import as_list, join, shard_mirm, weights_file
 
 
 def check_parts(config):
@@ -46,6 +46,7 @@ def build(config, prepared, content, accelerator, folder, train_id_model=None, t
         HLLM: ready to train.
     """
     mirm = build_mirm(config, content)
+    shard_mirm(config, mirm, accelerator)
     if config["item_encoding"] == "cached" and mirm.own_tokenizer and not config["mirm_weights"]:
         getLogger().warning("the item LLM is random and stays so: mirm_backbone=%s, item_encoding=cached. Set mirm_weights.", config["mirm_backbone"])
     with folder.stage("item_embedding", "one pass of the item LLM over the items that are not in the cache"):

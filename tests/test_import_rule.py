@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ["compat", "lookup", "property_error", "checkpoint", "command_line", "device", "lock", "processes", "run_folder"],
+    0: ["compat", "lookup", "property_error", "checkpoint", "command_line", "device", "lock", "processes", "run_folder", "sharding"],
     1: ["data"],
     2: ["model.backbone", "model.alignment", "model.loss", "model.all_positions", "model.like_lengths", "model.fused_layers", "model.item_adapter",
         "model.item_encoder", "model.content_embedding"],

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from safetensors import safe_open
+from several_processes import Toy
 from test_molar_runs import SMALL
 from tiny_data import tiny_interactions, write_inter, write_items
 
-from recbole_molar import device
+from recbole_molar import device, sharding
 from recbole_molar.__main__ import main
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
@@ -38,6 +40,9 @@ RUNS = {
     "CoLLM": COLLM,  # windows of whole histories: no draw
     "end to end": {**MOLAR, "item_encoding": "end_to_end", "end_to_end_items": 12, "id_training": "joint", "rec_loss": "nce"},
 }
+
+# MIRM in shards: where a run is cut, to be resumed
+SHARDED = {"end to end": {"cut_stage_1": 7}, "HLLM": {"cut": 1}, "CoLLM": {}}
 
 
 def words(folder, **given):
@@ -85,6 +90,11 @@ def both(data):
     jobs += [{"words": words(data, **SASREC, dataset="nowhere"), "code": 2}, {"gathered": data / "gathered"}]
     jobs += [{"words": words(data, **SASREC, epochs=3, output_dir=data / "whole")}]
     jobs += [{"words": words(data, **SASREC, epochs=3, output_dir=data / "cut"), "cut": 2, "code": 130}, {"resume": data / "cut"}]
+    jobs += [{"stepped": data / "stepped"}]
+    for name, cut in SHARDED.items():
+        folder = data / "sharded" / name
+        jobs += [{"words": words(data, **RUNS[name], output_dir=folder), "sharded": True, "code": 130 if cut else 0, **cut}]
+        jobs += [{"resume": folder, "sharded": True}] if cut else []
     code, out, err = launch(jobs, data)
     assert code == 0, err
     return out, err
@@ -98,9 +108,9 @@ def found(folder):
     return json.loads(result.read_text()), curves, result.parent
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_two_processes_learn_what_one_does(both, data, name):
-    (one, one_curves, _), (two, two_curves, folder) = (found(data / n / name) for n in ("one", "two"))
+@pytest.mark.parametrize("two, name", [*(("two", name) for name in RUNS), *(("sharded", name) for name in SHARDED)])
+def test_two_processes_learn_what_one_does(both, data, two, name):
+    (one, one_curves, _), (two, two_curves, folder) = (found(data / n / name) for n in ("one", two))
     assert (one["machine"]["processes"], two["machine"]["processes"]) == (1, 2) and len(one_curves) == len(two_curves)
     for ours, theirs in zip(sum(one_curves, []), sum(two_curves, []), strict=True):
         parts = {key: value for key, value in ours.items() if key not in ("valid", "best")}
@@ -154,13 +164,55 @@ def test_gathered_rows_have_the_gradients_of_all_processes(both, data):
 
 def test_the_main_process_alone_tells_the_result(both):
     out, err = both
-    assert sum(line.endswith("result.json") for line in out.splitlines()) == len(RUNS) + 2
-    assert out.count("== test") == len(RUNS) + 2
+    assert sum(line.endswith("result.json") for line in out.splitlines()) == out.count("== test") == len(RUNS) + len(SHARDED) + 2
     assert err.count("nowhere.inter: missing") == 1  # bad input, which all processes find
 
 
-@pytest.mark.parametrize("kind, refused", [("FSDP", True), ("DEEPSPEED", True), ("MULTI_GPU", False), ("NO", False)])
-def test_sharded_weights_are_refused(monkeypatch, kind, refused):
+def test_a_step_in_shards_is_that_of_one_process(both, data):
+    toy = Toy()
+    ((toy.loss(0) + toy.loss(1)) / 2).backward()
+    norm = torch.nn.utils.clip_grad_norm_(toy.parameters(), 1.0)
+    gradients = {name: value.grad for name, value in toy.named_parameters()}
+    torch.optim.AdamW([value for value in toy.parameters()], lr=0.1).step()
+    for index in (0, 1):
+        there = json.loads(Path(f"{data / 'stepped'}-{index}").read_text())
+        assert there["norm"] == pytest.approx(norm.item()) and there["gradients"]["backbone.never.weight"] is None
+        for name, value in toy.named_parameters():
+            torch.testing.assert_close(torch.tensor(there["weights"][name]), value.detach())
+            torch.testing.assert_close(gradients[name] if gradients[name] is None else torch.tensor(there["gradients"][name]), gradients[name])
+        # 7 x 3 words, 5 x 3 + 5 for pictures, 3 x 3 + 3 never used: of an odd number of rows the first process has one more
+        assert there["kept"] == {"weights": [[32, 21][index], 53], "gradients": [[24, 17][index], 41], "optimizer": [[24, 17][index], 41]}
+
+
+def test_each_process_keeps_its_part_of_mirm(both, data):
+    for name in SHARDED:
+        log = (found(data / "sharded" / name)[2] / "train.log").read_text()
+        kept, whole = (int(number.replace(",", "")) for number in re.search("this process keeps ([0-9,]+) of ([0-9,]+) parameters", log).groups())
+        assert whole / 2 <= kept < 0.51 * whole
+    assert "Stage 1 goes on at epoch 1, batch 7" in (found(data / "sharded" / "end to end")[2] / "train.log").read_text()
+
+
+def test_checkpoints_of_shards_are_those_of_one_process(both, data, tmp_path):
+    for name, file in (("HLLM", "last.safetensors"), ("end to end", "best.safetensors")):
+        one, two = (safe_open(found(data / n / name)[2] / file, "pt") for n in ("one", "sharded"))
+        shapes = [{key: tuple(content.get_slice(key).get_shape()) for key in content.keys()} for content in (one, two)]
+        assert shapes[0] == shapes[1] and any(key.startswith("model.mirm.") for key in shapes[0])
+
+
+@pytest.mark.parametrize("setting, message", [
+    ({"FSDP_VERSION": "1"}, "fsdp_version=1.*Valid: 2"),
+    ({"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params=true.*Valid: false"),
+    ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "gradient_checkpointing=True"),
+])  # fmt: skip
+def test_what_shards_do_not_do_is_refused(monkeypatch, setting, message):
+    for variable, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **setting}.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=message):
+        sharding.shards_wanted()
+
+
+@pytest.mark.parametrize("kind, refused", [("DEEPSPEED", True), ("MULTI_GPU", False), ("NO", False)])
+def test_other_ways_to_share_are_refused(monkeypatch, kind, refused):
     monkeypatch.setattr(device, "Accelerator", lambda **options: SimpleNamespace(distributed_type=DistributedType(kind)))
     with pytest.raises(ValueError, match=f"distributed_type={kind}.*docs/scale.md") if refused else contextlib.nullcontext():
         device.make_accelerator("fp32", use_cpu=True)

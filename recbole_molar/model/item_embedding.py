@@ -12,6 +12,7 @@ from tqdm import tqdm
 from recbole_molar.checkpoint import load_tensors, save_tensors
 from recbole_molar.lock import cache_lock
 from recbole_molar.processes import bar_off, gathered, n_processes, own_part, process_index
+from recbole_molar.sharding import whole
 
 
 class ItemEmbedding:
@@ -52,7 +53,10 @@ class ItemEmbedding:
         missing = [item for item in range(1, len(marks)) if marks[item] not in known]
         self.encoded = len(missing)
         if missing:
-            self._encode(mirm, missing, marks, known, accelerator, batch_size, path)
+            if accelerator:
+                mirm.to(accelerator.device)
+            with whole(mirm):
+                self._encode(mirm, missing, marks, known, accelerator, batch_size, path)
         table = _table(marks, known, mirm.embedding_dim)
         if missing:
             self._write(path, known, set(marks[1:]))
@@ -88,8 +92,6 @@ class ItemEmbedding:
     def _encode(self, mirm, missing, marks, known, accelerator, batch_size, path):
         was_training = mirm.training
         mirm.eval()
-        if accelerator:
-            mirm.to(accelerator.device)
         saved, progress = time.time(), tqdm(total=len(missing), desc="Item embeddings", unit="item", disable=bar_off())
         # Long stretches: within one, the collator sorts by length.
         stretch = 64 * batch_size * n_processes()

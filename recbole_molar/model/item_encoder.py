@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from recbole_molar.processes import from_main, gathered, own_part
+from recbole_molar.sharding import whole_tensor
 
 
 class ItemEncoder(nn.Module):
@@ -66,7 +67,7 @@ def hash_weights(digest, model):
     """Feed a module's parameters, with their names, to a hash."""
     for name, value in sorted(model.named_parameters()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(whole_tensor(value.detach()).cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
 
 def some_items(parts, most):

@@ -12,7 +12,9 @@ from recbole_molar.lookup import available, find_class
 from recbole_molar.model.backbone.pretrained import Pretrained
 from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
+from recbole_molar.processes import process_index
 from recbole_molar.property_error import bad_value
+from recbole_molar.sharding import shard_as, whole_on_main
 
 READOUTS = ("cur_item", "mean")
 IMAGE_SIZE = (112, 168)  # (width, height) of all pictures, where nothing else is said
@@ -104,10 +106,16 @@ class MIRM(ItemEncoder):
         return {name: value for name, value in tokenizer.items() if name not in ("padding", "truncation")}
 
     def save(self, path, meta=None):
-        """Write what training changed (the adapter alone for LoRA) to one safetensors file, with what :meth:`load_finished` needs."""
+        """Write what training changed (the adapter alone for LoRA) to one safetensors file, with what :meth:`load_finished` needs.
+
+        Of several processes all call it, and the main one writes.
+        """
+        weights = whole_on_main(self.backbone.weights())
+        if process_index():
+            return
         tokenizer = json.dumps({**self._tokenizer(), "padding": None, "truncation": None}) if self.own_tokenizer else None
         own = {"backbone": self.name, "tuning": self.backbone.tuning, "quantization": self.quantization, "tokenizer": tokenizer}
-        save_tensors(path, self.backbone.weights(), {**own, **(meta or {})})
+        save_tensors(path, weights, {**own, **(meta or {})})
 
     def load(self, path):
         """Read what :meth:`save` wrote; returns its metadata.
@@ -146,7 +154,7 @@ class MIRM(ItemEncoder):
             raise ValueError(f"{source}: holds another model's weights (for example {sorted(wrong)[0]}). Delete it, and it is made anew.")
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(tensors[name])
+                value.copy_(shard_as(tensors[name], value))
 
 
 def _built_here():

@@ -18,8 +18,9 @@ from recbole_molar.lock import cache_lock
 from recbole_molar.lookup import available, find_class
 from recbole_molar.model.finetune.base import FinetuneTask, Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
-from recbole_molar.processes import bar_off, mean_over_processes, own_noise
+from recbole_molar.processes import bar_off, main_says, mean_over_processes, own_noise
 from recbole_molar.property_error import PropertyError
+from recbole_molar.sharding import clip_gradients, gather, prepare, share_gradients, whole, whole_on_main
 from recbole_molar.trainer.schedule import warmup_cosine
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.05, 128
@@ -124,11 +125,11 @@ class MIRMFinetuneTrainer:
                 name: {"samples": len(train[name]), "loss_before": before[name], "loss_after": after[name]} for name in before
             }
         report["seconds"] = round(time.time() - start, 1)
+        if self.finished:
+            report["weights"] = str(self.finished)
+            self.mirm.save(self.finished, {"fingerprint": self.fingerprint, "report": report})
+            self.log.info("Stage 1: weights in %s; --mirm_weights=%s uses them again when items change.", self.finished, self.finished)
         if self.accelerator.is_main_process:
-            if self.finished:
-                report["weights"] = str(self.finished)
-                self.mirm.save(self.finished, {"fingerprint": self.fingerprint, "report": report})
-                self.log.info("Stage 1: weights in %s; --mirm_weights=%s uses them again when items change.", self.finished, self.finished)
             self._checkpoint.unlink(missing_ok=True)
         return report
 
@@ -181,11 +182,11 @@ class MIRMFinetuneTrainer:
 
     def _train(self, train, held_out):
         self.objective.to(self.accelerator.device)
-        parameters = [value for value in self.objective.parameters() if value.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=self.settings["learning_rate"], weight_decay=self.settings["weight_decay"], fused=True
-        )
-        self.model, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
+        of_mirm = [value for value in self.mirm.parameters() if value.requires_grad]
+        rest = [value for name, value in self.objective.named_parameters() if not name.startswith("mirm.")]
+        groups = [{"params": values} for values in (of_mirm, rest) if values]  # apart: shards and whole tensors cannot be stepped together
+        self.optimizer = torch.optim.AdamW(groups, lr=self.settings["learning_rate"], weight_decay=self.settings["weight_decay"], fused=True)
+        self.model, self.optimizer = prepare(self.accelerator, self.objective, self.optimizer)
         position = self._resume()
         if position is None:
             position = {"epoch": 0, "batch": 0, "step": 0, "before": self.evaluate(held_out)}
@@ -220,6 +221,7 @@ class MIRMFinetuneTrainer:
             name, samples = batches[number]
             ends_step = (number + 1) % accumulation == 0 or number + 1 == len(batches)
             own_noise(self.settings["seed"], epoch, number)
+            gather(self.model)
             with contextlib.nullcontext() if ends_step else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
                     loss, parts = self.model(samples, instruction[name])
@@ -237,7 +239,7 @@ class MIRMFinetuneTrainer:
                 position.update(epoch=epoch, batch=number + 1)
                 if position["step"] % TRIM_EVERY == 0:
                     return_freed_memory()
-                if time.time() - saved > 60 * self.save_minutes:
+                if main_says(time.time() - saved > 60 * self.save_minutes, self.accelerator.device):
                     self._save(position)
                     saved = time.time()
             progress.update()
@@ -255,7 +257,8 @@ class MIRMFinetuneTrainer:
         factor = warmup_cosine(position["step"], steps, warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings["learning_rate"] * factor
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
+        share_gradients(self.model)
+        clip_gradients(self.model.parameters(), self.settings["clip_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad()
         position["step"] += 1
@@ -264,6 +267,10 @@ class MIRMFinetuneTrainer:
     def evaluate(self, held_out):
         """Mean language-model loss of the held-out samples of each task (None where nothing is written)."""
         self.objective.eval()
+        with whole(self.objective):
+            return self._evaluate(held_out)
+
+    def _evaluate(self, held_out):
         instruction, losses = {task.name: task.instruction for task in self.tasks}, {}
         for name, samples in held_out.items():
             size, values = self.settings["batch_size"], []
@@ -280,19 +287,20 @@ class MIRMFinetuneTrainer:
         for task in self.tasks:
             if held_out.get(task.name) and held_out[task.name][0].answer:
                 sample = held_out[task.name][0]
-                with self.accelerator.autocast():
+                with self.accelerator.autocast(), whole(self.objective):
                     text = self.objective.generate(sample, task.instruction)
                 self.log.info("Stage 1, %s wrote %r; wanted %r", task.name, text, sample.answer[:120])
 
     def _save(self, position):
-        if not self.accelerator.is_main_process:
-            return
         tensors = {f"model.{name}": value for name, value in self.mirm.backbone.weights().items()}
         tensors.update({f"rest.{name}": value for name, value in self._objective_state().items()})
         optimizer, optimizer_rest = flatten_optimizer(self.optimizer)
+        tensors = whole_on_main({**tensors, **optimizer})
+        if not self.accelerator.is_main_process:
+            return
         rng, rng_rest = rng_state()
         meta = {"position": position, "optimizer": optimizer_rest, "rng": rng_rest, "fingerprint": self.fingerprint}
-        save_tensors(self._checkpoint, {**tensors, **optimizer, **rng}, meta)
+        save_tensors(self._checkpoint, {**tensors, **rng}, meta)
 
     def _objective_state(self):
         """What the objective holds beside MIRM: the bag-of-words head and running figures."""

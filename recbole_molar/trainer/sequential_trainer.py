@@ -14,7 +14,8 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
 from recbole_molar.device import kept_freed_memory
 from recbole_molar.model.all_positions import n_targets
-from recbole_molar.processes import bar_off, mean_over_processes, n_processes, own_noise, process_index, standing_in
+from recbole_molar.processes import bar_off, main_says, mean_over_processes, n_processes, own_noise, process_index, standing_in
+from recbole_molar.sharding import clip_gradients, gather, prepare, shard_as, share_gradients, whole_on_main
 from recbole_molar.trainer.ranking_trainer import RankingTrainer
 from recbole_molar.trainer.schedule import warmup_cosine
 
@@ -105,6 +106,7 @@ class SequentialTrainer(RankingTrainer):
         bar = tqdm(train_data, total=len(train_data), desc=f"epoch {epoch_idx + 1}", unit="batch", disable=bar_off() if show_progress else True, leave=False)
         for index, interaction in enumerate(bar):
             ends_step = (index + 1) % accumulation == 0 or index + 1 == len(train_data)
+            gather(self.model)
             with contextlib.nullcontext() if ends_step else self.accelerator.no_sync(self.loss):
                 losses = self._losses(loss_func, interaction)
                 values = mean_over_processes(torch.stack([loss.detach() for loss in losses]))
@@ -130,7 +132,7 @@ class SequentialTrainer(RankingTrainer):
         loss = LossModule(self.model, self.device.type, self._autocast())
         if n_processes() == 1 or not any(parameter.requires_grad for parameter in self.model.parameters()):
             return loss
-        loss, self.optimizer = self.accelerator.prepare(loss, self.optimizer)
+        loss, self.optimizer = prepare(self.accelerator, loss, self.optimizer)
         return loss
 
     def _losses(self, loss_func, interaction):
@@ -146,8 +148,9 @@ class SequentialTrainer(RankingTrainer):
         return tuple(loss * (n_processes() * n / total) for loss, n, total in zip(losses, own, whole, strict=True))
 
     def _step(self, n_steps):
+        share_gradients(self.model)
         if self.clip_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            clip_gradients(self.model.parameters(), **self.clip_grad_norm)
         self._set_learning_rate(n_steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -184,7 +187,7 @@ class SequentialTrainer(RankingTrainer):
                 stopped = self._one_epoch(epoch_idx, train_data, valid_data, verbose, saved, show_progress, callback_fn)
                 if saved:
                     self._save_checkpoint(epoch_idx, train_data=train_data)
-        if not (self.folder / BEST).is_file() and saved:
+        if saved and not main_says((self.folder / BEST).is_file(), self.device):
             self._save_best()  # no validation took place
         if n_processes() > 1:
             self.accelerator.free_memory()  # it would keep what wraps the model
@@ -233,7 +236,9 @@ class SequentialTrainer(RankingTrainer):
 
     def _load_model(self, tensors):
         state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+        own = self.model.state_dict()
         try:
+            state = {name: shard_as(value, own.get(name)) for name, value in state.items()}
             missing, unexpected = self.model.load_state_dict(state, strict=False)
         except RuntimeError as error:  # other shapes; the message lists each tensor
             reason = str(error).splitlines()[1].strip()
@@ -244,15 +249,17 @@ class SequentialTrainer(RankingTrainer):
             raise ValueError(f"{self.folder}: the checkpoint is of another model (missing {missing[:3]}, unexpected {unexpected[:3]}). Start a new run.")
 
     def _save_best(self):
+        tensors = whole_on_main(self._model_tensors())
         if self.accelerator.is_main_process:
-            save_tensors(self.folder / BEST, self._model_tensors(), {"model": self.config["model"], "valid": self.best_valid_result})
+            save_tensors(self.folder / BEST, tensors, {"model": self.config["model"], "valid": self.best_valid_result})
 
     def _save_checkpoint(self, epoch, verbose=True, train_data=None, **kwargs):
+        optimizer, optimizer_rest = flatten_optimizer(self.optimizer)
+        tensors = whole_on_main({**self._model_tensors(), **optimizer})
         if not self.accelerator.is_main_process:
             return
-        optimizer, optimizer_rest = flatten_optimizer(self.optimizer)
         rng, rng_rest = rng_state()
-        tensors = {**self._model_tensors(), **optimizer, **rng}
+        tensors.update(rng)
         if train_data is not None:
             tensors["rng.loader"] = train_data.generator.get_state()
         meta = {

@@ -7,6 +7,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 from recbole_molar.model.backbone.quantization import full_weight
+from recbole_molar.sharding import whole_tensor
 
 
 class DecoderStack(nn.Module):
@@ -132,4 +133,4 @@ def _weights(part, prefix):
     for name, tensor in part.state_dict().items():
         if not any(name.startswith(f"{other}.") for other in packed):
             weights[name] = tensor
-    return {prefix + name: tensor.detach().float() for name, tensor in weights.items()}
+    return {prefix + name: whole_tensor(tensor.detach()).float() for name, tensor in weights.items()}

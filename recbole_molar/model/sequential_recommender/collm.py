@@ -14,6 +14,7 @@ from recbole_molar.model.item_encoder import encoded_anew, some_items
 from recbole_molar.model.loss import nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.processes import from_main
+from recbole_molar.sharding import gather, whole
 
 
 class CoLLM(MIRMRecommender):
@@ -62,8 +63,9 @@ class CoLLM(MIRMRecommender):
         self.id_model = id_model
         if id_model is not None:
             mirm.requires_grad_(False)
-            items, words = id_model.item_embeddings(), mirm.backbone.plain.get_input_embeddings().weight
-            self.item_scale, self.word_scale = (float(table.detach().float().square().mean().sqrt()) for table in (items[1:], words))
+            with whole(mirm):
+                items, words = id_model.item_embeddings(), mirm.backbone.plain.get_input_embeddings().weight
+                self.item_scale, self.word_scale = (float(table.detach().float().square().mean().sqrt()) for table in (items[1:], words))
             dim, size = items.size(1), config["mapping_size"]
             self.mapping = nn.Sequential(nn.Linear(dim, size), nn.ReLU(), nn.Linear(size, mirm.embedding_dim))
 
@@ -166,6 +168,7 @@ class CoLLM(MIRMRecommender):
     @torch.no_grad()
     def before_evaluation(self, trainer):
         """Read all items once for all batches of an evaluation."""
+        gather(self.mirm)  # for the users' prompts, too
         with trainer.accelerator.autocast():
             self.mirm_table[1:] = self.encode_items(torch.arange(1, self.n_items, device=self.device)).float()
         self._eval_table = self.mirm_table

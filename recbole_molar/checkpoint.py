@@ -115,7 +115,14 @@ def flatten_optimizer(optimizer, prefix="optimizer."):
 
 
 def restore_optimizer(optimizer, tensors, rest, prefix="optimizer."):
-    """Inverse of :func:`flatten_optimizer`."""
+    """Inverse of :func:`flatten_optimizer`.
+
+    Raises:
+        ValueError: the state is of other groups of parameters, as another version of the code may have made them.
+    """
+    found, own = ([len(group["params"]) for group in groups] for groups in (rest["param_groups"], optimizer.param_groups))
+    if found != own:
+        raise ValueError(f"the optimizer of this checkpoint has groups of {found} parameters, here {own}: another model's, or another version's.")
     state = {}
     entries = [(name[len(prefix):], value) for name, value in tensors.items() if name.startswith(prefix)]
     for name, value in entries + list(rest["scalars"].items()):

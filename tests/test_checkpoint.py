@@ -99,6 +99,9 @@ def test_optimizer_comes_back(tmp_path, make):
     restore_optimizer(other, *load_tensors(tmp_path / "o.safetensors"))
     steps(weight, optimizer, 2), steps(copy, other, 2)
     assert torch.equal(weight, copy)
+    two_groups = make([{"params": [torch.nn.Parameter(torch.zeros(2))]}, {"params": [torch.nn.Parameter(torch.zeros(2))]}])
+    with pytest.raises(ValueError, match=r"groups of \[1\] parameters, here \[1, 1\]"):
+        restore_optimizer(two_groups, tensors, rest)
 
 
 def test_random_states_come_back(tmp_path):

@@ -318,11 +318,15 @@ class MIRMFinetuneTrainer:
         if meta.get("fingerprint") != self.fingerprint:
             self.log.warning("%s belongs to other stage-1 settings; stage 1 starts anew.", self._checkpoint)
             return None
+        try:
+            restore_optimizer(self.optimizer, tensors, meta["optimizer"])
+        except ValueError as error:
+            self.log.warning("%s: %s Stage 1 starts anew.", self._checkpoint, error)
+            return None
         weights = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
         self.mirm.load_weights(weights, self._checkpoint)
         rest = {name[len("rest.") :]: value for name, value in tensors.items() if name.startswith("rest.")}
         self.objective.load_state_dict(rest, strict=False)
-        restore_optimizer(self.optimizer, tensors, meta["optimizer"])
         restore_rng(tensors, meta["rng"])
         self.log.info("Stage 1 goes on at epoch %d, batch %d.", meta["position"]["epoch"] + 1, meta["position"]["batch"])
         return meta["position"]

@@ -327,6 +327,7 @@ def announce(config, prepared, content, folder):
         log("item content: %s", ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in content.report().items()))
         if not content.has_images:
             log("no picture is read: text only")
+        log("stages: what %s builds on, or its cached result; %s; the test. Long ones say how long they take; doctor says it for all", *[config["model"]] * 2)
 
 
 def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage, validated=None):

@@ -28,9 +28,8 @@ def form(field):
         return form(first) + lists + (" or ~" if {"type": "null"} in others else "")
     if "type" not in field:
         return None
-    least, most, above = (field.get(key) for key in ("minimum", "maximum", "exclusiveMinimum"))
-    bounds = f" {least} to {most}" if most is not None else f" >= {least}" if least is not None else f" > {above}" if above is not None else ""
-    return KINDS[field["type"]] + bounds
+    least, most = field.get("minimum"), field.get("maximum")
+    return KINDS[field["type"]] + (f" {least} to {most}" if most is not None else f" >= {least}" if least is not None else "")
 
 
 def wrong(file):

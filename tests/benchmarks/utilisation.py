@@ -1,4 +1,4 @@
-"""Model FLOPs utilisation: of the matrix rate that the device reaches by itself, how much MIRM's encoding and stage 1's training step get.
+"""Model FLOPs utilisation: of the matrix rate that the device reaches by itself, how much MIRM's encoding and stage 1's training steps get; items a second.
 
     python -m tests.benchmarks --rows=[utilisation] --data_path=../shared/data
     # a model of Qwen2-VL-2B's size, random weights, on a GPU
@@ -10,6 +10,7 @@
 counted by PyTorch on one pass (`torch.utils.flop_counter`), attention among them where PyTorch can count its kernel.
 """
 
+import functools
 import time
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
+from recbole_molar.model.finetune.base import Unbuildable
 from recbole_molar.model.finetune.objective import StageOneObjective
 from recbole_molar.quick_start import prepare, read_content
 from recbole_molar.stages import build_mirm
@@ -28,7 +30,7 @@ SAMPLE = 256  # items; pictures are decoded before the clock starts
 
 
 def measure(given):
-    """Two rows: encoding, and a training step of stage 1."""
+    """A row for encoding, and one for a training step of each task of stage 1 that the data allow."""
     config = Config(config_dict={"dataset": "ml-1m", "use_cpu": True, **given, "model": "Molar"})
     prepared = prepare(config)
     content = read_content(config, prepared.dataset)
@@ -44,36 +46,39 @@ def measure(given):
         mirm.eval().encode_items(ids, accelerator)
 
     on_gpu = accelerator.device.type == "cuda"  # the targets are an H200's
-    yield _row(f"encoding {len(ids)} items", encode, rate, 0.45 if on_gpu else None, about)
-    yield _row("training steps of stage 1", _training(config, mirm, prepared, content, accelerator), rate, 0.40 if on_gpu else None, about)
+    yield _row(f"encoding {len(ids)} items", encode, len(ids), rate, 0.45 if on_gpu else None, about)
+    for name, step, n in _training(config, mirm, prepared, content, accelerator):
+        yield _row(f"a step of stage 1, {name}", step, n, rate, 0.40 if on_gpu else None, about)
 
 
 def _training(config, mirm, prepared, content, accelerator):
-    """A callable that takes one optimizer step for each task."""
+    """Name of each task, a callable that takes an optimizer step, and the samples of that step."""
     objective = StageOneObjective(mirm, config["mirm_finetune_objective"], config["mirm_bow_weight"], config["mirm_contrast_weight"])
     optimizer = torch.optim.AdamW(mirm.parameters(), lr=1e-5, fused=True)
-    tasks = make_tasks(config["mirm_finetune_tasks"], history_length=config["mirm_finetune_history_length"])
     random, size = np.random.default_rng(0), config["mirm_finetune_batch_size"]
-    drawn = [(task, task.samples(content, mirm.collator.images, prepared.dataset.train_histories(), size, random)) for task in tasks]
 
-    def step():
+    def step(samples, instruction):
         mirm.train()
-        for task, samples in drawn:
-            with accelerator.autocast():
-                loss, _ = objective(samples, task.instruction)
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
+        with accelerator.autocast():
+            loss, _ = objective(samples, instruction)
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
 
-    return step
+    for task in make_tasks(config["mirm_finetune_tasks"], history_length=config["mirm_finetune_history_length"]):
+        try:
+            samples = task.samples(content, mirm.collator.images, prepared.dataset.train_histories(), size, random)
+        except Unbuildable:
+            continue
+        yield task.name, functools.partial(step, samples, task.instruction), len(samples)
 
 
-def _row(what, work, rate, target, note):
+def _row(what, work, n, rate, target, note):
     with FlopCounterMode(display=False) as counter:  # the warm-up, too
         work()
     seconds = min(_seconds(work) for _ in range(3))
     flop = counter.get_total_flops()
-    return Row(what, f"{flop / 1e12:.3g} TFLOP at the measured matrix rate", seconds, flop / rate, target, note)
+    return Row(what, f"{flop / 1e12:.3g} TFLOP at the measured matrix rate", seconds, flop / rate, target, f"{n / seconds:.0f}/s; {note}")
 
 
 def _matrix_rate(accelerator):

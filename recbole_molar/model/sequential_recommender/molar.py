@@ -39,7 +39,7 @@ class Molar(MIRMRecommender):
         self.standardize, scale = config["item_standardize"], config["item_content_scale"]
         self.content_scale, dim = 1.0 if scale is None else scale, user_decoder.config.hidden_size
         adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_adapter_size"], config["item_dropout"])
-        self.item_adapter = adapter if self.content_scale else None
+        self.item_adapter = adapter if self.content_scale else None  # made either way: what is drawn after it is the same with and without content
         self.item_id_residual = nn.Embedding(self.n_items, dim, padding_idx=0) if config["item_id_residual"] else None
         encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
         options = {key: config[key] for key in encoder.option_keys() if key in config}

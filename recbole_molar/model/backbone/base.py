@@ -10,6 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from recbole_molar.data.prompt import CUR_ITEM
+from recbole_molar.model.backbone.attention import AttentionChoice
+from recbole_molar.model.backbone.patches import project_patches_by_product
+from recbole_molar.model.backbone.pixels import PictureInputs
 from recbole_molar.model.backbone.user_decoder import DecoderStack, additive_mask, checkpoint_activations, self_attention_layers
 
 TUNINGS = ("full", "lora", "frozen")
@@ -35,7 +38,9 @@ class Backbone(nn.Module):
         if tuning not in TUNINGS:
             raise ValueError(f"mirm_tuning={tuning}: unknown. Valid: {', '.join(TUNINGS)}.")
         self.processor, self.tokenizer, self.tuning = processor, processor.tokenizer, tuning
+        self.image_inputs = PictureInputs(self._processed, image_size)  # uint8 images [height, width, 3] -> the model's image tensors
         self._add_cur_item(model)
+        project_patches_by_product(model)
         self.image_ids, self.image_token_id = self._image_placeholder(model.config, image_size)
         if gradient_checkpointing:
             checkpoint_activations(model)
@@ -43,7 +48,7 @@ class Backbone(nn.Module):
             model = self._with_adapter(model, lora_rank, lora_alpha)
         elif tuning == "frozen":
             model.requires_grad_(False)
-        self.model = model
+        self.model, self._attention = model, AttentionChoice(model)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.pad_id = self.tokenizer.pad_token_id
@@ -70,6 +75,7 @@ class Backbone(nn.Module):
     def encode(self, batch):
         """Last hidden states [N, T, D] of a batch from `ItemCollator`."""
         batch = {name: value.to(self.device) for name, value in batch.items()}
+        self._attention.set(batch["input_ids"])
         if "mm_token_type_ids" not in batch:  # text alone: positions are the same on either padding side
             batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         else:
@@ -90,6 +96,7 @@ class Backbone(nn.Module):
         Returns:
             Tensor: [B, T, D].
         """
+        self._attention.set(inputs_embeds)
         if positions is None:
             positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         else:
@@ -120,10 +127,6 @@ class Backbone(nn.Module):
         for value in self.model.parameters():
             value.requires_grad_(value.requires_grad and id(value) in read)
 
-    def image_inputs(self, images):
-        """uint8 images [height, width, 3] -> the model's image tensors."""
-        return {name: value for name, value in self._process(images).items() if name not in OF_TEXT}
-
     def weights(self):
         """What training changes, by name: all parameters, or the adapter alone; tied ones once."""
         return {name: value for name, value in self.model.named_parameters() if self.tuning == "full" or value.requires_grad}
@@ -150,6 +153,10 @@ class Backbone(nn.Module):
         token = getattr(self.processor, "image_token", None) or "<image>"
         whole = {name: False for name in TILING if hasattr(self.processor.image_processor, name)}
         return self.processor(text=[token] * len(images), images=[[image] for image in images], return_tensors="pt", padding=True, **whole)
+
+    def _processed(self, images):
+        """What the processor makes of images, as the model's image tensors."""
+        return {name: value for name, value in self._process(images).items() if name not in OF_TEXT}
 
     def _image_placeholder(self, config, image_size):
         """Tokens that stand for one image of this size, and which of them its features replace."""

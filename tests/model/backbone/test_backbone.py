@@ -76,6 +76,29 @@ def test_the_padding_side_changes_nothing(mirm, content):
     assert close(left, right)
 
 
+def as_transformers_does(mirm):
+    """The model as it came, for what follows: SDPA, picture by picture; the processor's own tensors."""
+    mirm.backbone.plain.set_attn_implementation("sdpa")
+    mirm.backbone._attention.set = lambda states: None
+    mirm.collator.image_inputs = mirm.backbone.image_inputs.process
+
+
+def test_shortcuts_change_neither_embeddings_nor_gradients(content, source):
+    ways, ids = [build(content, source).train() for _ in range(2)], list(range(1, 13))
+    as_transformers_does(ways[1])
+    tables = [mirm.encode_items(ids) for mirm in ways]
+    assert close(*tables)
+    weights = torch.randn_like(tables[0])
+    for table in tables:
+        (table * weights).sum().backward()
+    values = dict(ways[1].named_parameters())
+    for name, value in ways[0].named_parameters():
+        assert (value.grad is None) == (values[name].grad is None), name
+        assert value.grad is None or torch.allclose(value.grad, values[name].grad, rtol=1e-3, atol=1e-4 * float(values[name].grad.abs().max() + 1)), name
+    with torch.no_grad():
+        assert close(*(mirm.eval().encode_items(ids) for mirm in ways))
+
+
 def test_one_cur_item_in_each_row_and_no_mixing(mirm):
     for _, batch in mirm.collator.batches(list(range(1, 13)), 4):
         assert ((batch["input_ids"] == mirm.collator.prompt.cur_item_id).sum(1) == 1).all()

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE)]
+from accelerate.state import AcceleratorState  # noqa: E402
 from recbole_molar.command_line import parse_command_line  # noqa: E402
 from side_by_side import HEADER, machine  # noqa: E402
 
@@ -25,6 +26,7 @@ def main():
         sys.exit(f"--rows={unknown[0]}: unknown. Valid: {', '.join(ROWS)}")
     print(f"{machine()}\n\n{HEADER}", flush=True)
     for name in rows:
+        AcceleratorState._reset_state()  # a row may have a precision of its own
         for row in importlib.import_module(name).measure(given):
             print(row, flush=True)
 

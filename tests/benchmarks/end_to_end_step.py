@@ -2,10 +2,13 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks --rows=[end_to_end_step] --data_path=../shared/data
 
-The other side pads histories with random items and encodes those too. Its seconds are scaled from `SAMPLE` of its items, and leave out all but
-MIRM. Both sides forget activations between batches of items (`gradient_checkpointing`), or neither would fit.
+The other side pads histories with random items and encodes those too, as transformers computes them. Its seconds are scaled from `SAMPLE` of its items,
+and leave out all but MIRM. Both sides forget activations between batches of items (`gradient_checkpointing`), or neither would fit. Losses are compared in
+fp32, seconds in the precision that a run takes on this machine.
 """
 
+import contextlib
+import functools
 import tempfile
 import time
 
@@ -14,10 +17,11 @@ from recbole.utils import init_seed
 from torch.utils.checkpoint import checkpoint
 
 from recbole_molar.config import Config
-from recbole_molar.device import make_accelerator
+from recbole_molar.device import has_cpu_bf16, make_accelerator
 from recbole_molar.quick_start import prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
 from recbole_molar.stages import build
+from as_transformers import as_transformers_computes
 from side_by_side import Row, as_they_stand
 
 SAMPLE, CHECKED = 256, 4  # items of the other side that are timed; histories whose loss is compared
@@ -34,21 +38,25 @@ def measure(given):
         config = Config(config_dict={"dataset": "ml-1m", **given, **own})
         init_seed(0, True)
         accelerator, prepared = make_accelerator("fp32", use_cpu=True), prepare(config)
+        as_in_a_run = functools.partial(torch.autocast, "cpu", torch.bfloat16, enabled=has_cpu_bf16())
         content = read_content(config, prepared.dataset)
         model = build(config, prepared, content, accelerator, RunFolder.create(folder, "step", "Molar", config.as_yaml()), train_id_model).eval()
         batch = next(iter(prepared.loaders[0]))
         few = batch[torch.arange(CHECKED)]
 
         losses = []
-        for own_table in (model._fresh_table, lambda *parts: _every_place(model, torch.cat([part[part > 0] for part in parts]))):
+        every_place = functools.partial(_every_place, model)
+        for own_table, way in ((model._fresh_table, contextlib.nullcontext), (every_place, as_transformers_computes)):
             model._fresh_table = own_table
             torch.manual_seed(0)  # the same negatives
-            losses.append(sum(model.calculate_loss(few)).item())
+            with way(model.mirm):
+                losses.append(sum(model.calculate_loss(few)).item())
         del model._fresh_table
         encoded = []
         hook = model.mirm.register_forward_hook(lambda module, given, rows: encoded.append(len(rows)))
         start = time.process_time()
-        loss = sum(model.calculate_loss(batch))
+        with as_in_a_run():
+            loss = sum(model.calculate_loss(batch))
         hook.remove()
         loss.backward()
         ours = time.process_time() - start
@@ -56,14 +64,19 @@ def measure(given):
         places = len(batch) * (2 * config["MAX_ITEM_LIST_LENGTH"] + 1)  # L + 1 items of a history, and L negatives
         sample = torch.randint(1, model.n_items, (SAMPLE,))
         start = time.process_time()
-        _every_place(model, sample).sum().backward()
+        with as_transformers_computes(model.mirm):
+            with as_in_a_run():
+                rows = _every_place(model, sample)
+            rows.sum().backward()
         theirs = (time.process_time() - start) * places / SAMPLE
-        note = f"{places:,} encodings there, {sum(encoded):,} here; losses of {CHECKED} histories {losses[0]:.6f} and {losses[1]:.6f}"
+        losses = f"losses of {CHECKED} histories {losses[0]:.6f} and {losses[1]:.6f}"
+        note = f"{places:,} encodings there, {sum(encoded):,} here; {losses}; {'bf16' if has_cpu_bf16() else 'fp32'}"
         yield Row("end-to-end step, batch 128, L 50", f"every position and negative (scaled from {SAMPLE})", ours, theirs, 8, note)
 
 
-def _every_place(model, items):
+def _every_place(model, *parts):
     """MIRM's table with each given item encoded where it stands, however often: [n_items, D]."""
+    items = torch.cat([part[part > 0] for part in parts])
     rows = torch.zeros(len(items), model.mirm.embedding_dim)
     for places, batch in as_they_stand(model.mirm.collator, items.tolist(), model.mirm.encode_batch_size):
         rows = rows.index_put((torch.tensor(places),), checkpoint(model.mirm, batch, use_reentrant=False))

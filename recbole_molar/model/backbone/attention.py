@@ -61,20 +61,17 @@ class AttentionChoice:
     """
 
     def __init__(self, model):
-        packed, others = {}, {}
+        self._configs = {}  # id -> config, whether its part reads packed pictures
         for module in model.modules():
             config = getattr(module, "config", None)
             if hasattr(config, "_attn_implementation"):
-                reads_packed = "cu_seqlens" in inspect.signature(module.forward).parameters
-                (packed if reads_packed else others)[id(config)] = config
-        for config in packed.values():
-            config._attn_implementation = PACKED
-        self._others = [config for place, config in others.items() if place not in packed]
+                packed = "cu_seqlens" in inspect.signature(module.forward).parameters
+                self._configs[id(config)] = config, packed or self._configs.get(id(config), (config, False))[1]
 
-    def set(self, states_like):
-        """For a pass over tensors of this kind, under the grad mode of now."""
-        for config in self._others:
-            config._attn_implementation = "eager" if wants_products(states_like) else "sdpa"
+    def set(self, like):
+        """For a pass over tensors such as `like`, with gradients or without as is the mode now."""
+        for config, packed in self._configs.values():
+            config._attn_implementation = PACKED if packed else "eager" if wants_products(like) else "sdpa"
 
 
 AttentionInterface.register(PACKED, attend_packed)

@@ -48,7 +48,7 @@ class Backbone(nn.Module):
             model = self._with_adapter(model, lora_rank, lora_alpha)
         elif tuning == "frozen":
             model.requires_grad_(False)
-        self.model, self._attention = model, AttentionChoice(model)
+        self.model, self.attention = model, AttentionChoice(model)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.pad_id = self.tokenizer.pad_token_id
@@ -75,7 +75,7 @@ class Backbone(nn.Module):
     def encode(self, batch):
         """Last hidden states [N, T, D] of a batch from `ItemCollator`."""
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        self._attention.set(batch["input_ids"])
+        self.attention.set(batch["input_ids"])
         if "mm_token_type_ids" not in batch:  # text alone: positions are the same on either padding side
             batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         else:
@@ -96,7 +96,7 @@ class Backbone(nn.Module):
         Returns:
             Tensor: [B, T, D].
         """
-        self._attention.set(inputs_embeds)
+        self.attention.set(inputs_embeds)
         if positions is None:
             positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         else:

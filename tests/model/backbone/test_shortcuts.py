@@ -99,5 +99,6 @@ def test_compact_takes_all_three_ways(tmp_path):
     backbone = toy_mirm(toy_content(tmp_path)).backbone
     backbone.image_inputs([np.zeros(backbone.image_inputs.shape, np.uint8)])
     assert backbone.image_inputs._rules.keys() == {"pixel_values", "image_grid_thw"}
+    backbone.attention.set(torch.zeros(1))
     assert backbone.plain.config.vision_config._attn_implementation == PACKED
     assert any(type(module) is PatchProjection for module in backbone.model.modules())

@@ -129,7 +129,7 @@ class ItemEmbedding:
         except ValueError as error:
             logging.getLogger().warning("%s The item embeddings are computed anew.", error)
             return {}
-        return dict(zip(meta["items"], tensors["rows"]))
+        return dict(zip(meta["items"], tensors["rows"].unbind()))
 
     def _write(self, path, known, keep=None):
         if not path or process_index():
@@ -140,10 +140,7 @@ class ItemEmbedding:
 
 
 def _table(marks, known, dim):
-    table = torch.zeros(len(marks), dim)
-    for item in range(1, len(marks)):
-        table[item] = known[marks[item]]
-    return table
+    return torch.stack([torch.zeros(dim), *(known[mark] for mark in marks[1:])])
 
 
 def _checksum(tensors):

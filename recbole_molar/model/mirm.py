@@ -82,14 +82,14 @@ class MIRM(ItemEncoder):
 
     def forward(self, batch):
         """Embeddings of one batch of `ItemCollator`, [N, D]."""
-        states = self.backbone.encode(batch)  # [N, T, D]
-        mask = batch["attention_mask"].to(states.device)
         if self.readout == "mean":
-            mask = mask.to(states.dtype)[..., None]
+            states = self.backbone.encode(batch)  # [N, T, D]
+            mask = batch["attention_mask"].to(states)[..., None]
             return (states * mask).sum(1) / mask.sum(1)
-        here = (batch["input_ids"].to(states.device) == self.collator.prompt.cur_item_id) & mask.bool()
+        here = (batch["input_ids"] == self.collator.prompt.cur_item_id) & batch["attention_mask"].bool()
         assert (here.sum(1) == 1).all(), "each item must hold [Cur_Item] exactly once"
-        return states[here]
+        here = here.to(self.backbone.device)
+        return self.backbone.encode(batch, read=here)[here]
 
     def fingerprint(self):
         """sha256 of all that an embedding depends on but the item: weights, tokenizer, prompt, readout, sizes."""

@@ -3,6 +3,7 @@
 What differs between architectures is read off the processor, the config and the model's own signature; no class is named here.
 """
 
+import contextlib
 import inspect
 
 import numpy as np
@@ -10,10 +11,11 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from recbole_molar.data.prompt import CUR_ITEM
-from recbole_molar.model.backbone.attention import AttentionChoice
+from recbole_molar.model.backbone.attention import additive_mask, attend_our_way
 from recbole_molar.model.backbone.patches import project_patches_by_product
 from recbole_molar.model.backbone.pixels import PictureInputs
-from recbole_molar.model.backbone.user_decoder import DecoderStack, additive_mask, checkpoint_activations, self_attention_layers
+from recbole_molar.model.backbone.last_layer import ReadRows
+from recbole_molar.model.backbone.user_decoder import DecoderStack, checkpoint_activations, self_attention_layers
 
 TUNINGS = ("full", "lora", "frozen")
 TILING = ("crop_to_patches", "do_image_splitting", "do_pan_and_scan")  # names under which image processors cut a picture into tiles
@@ -48,7 +50,9 @@ class Backbone(nn.Module):
             model = self._with_adapter(model, lora_rank, lora_alpha)
         elif tuning == "frozen":
             model.requires_grad_(False)
-        self.model, self.attention = model, AttentionChoice(model)
+        attend_our_way(model)
+        self.model = model
+        self._last_layer, self._recomputes = ReadRows(self.decoder.layers[-1]), gradient_checkpointing
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.pad_id = self.tokenizer.pad_token_id
@@ -72,10 +76,16 @@ class Backbone(nn.Module):
     def device(self):
         return next(self.model.parameters()).device
 
-    def encode(self, batch):
-        """Last hidden states [N, T, D] of a batch from `ItemCollator`."""
+    def encode(self, batch, read=None):
+        """Last hidden states of a batch from `ItemCollator`.
+
+        Args:
+            read (Tensor, optional): boolean [N, T], the tokens whose states are read: what the others alone need is left out, and theirs are wrong.
+
+        Returns:
+            Tensor: [N, T, D].
+        """
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        self.attention.set(batch["input_ids"])
         if "mm_token_type_ids" not in batch:  # text alone: positions are the same on either padding side
             batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         else:
@@ -84,7 +94,10 @@ class Backbone(nn.Module):
         if "cross_attention_mask" in batch:  # Mllama: made for the placeholder alone; from the placeholder on, a row sees its image
             seen = (batch["input_ids"] == self.image_token_id).cumsum(1).clamp(max=1)  # [N, T]
             batch["cross_attention_mask"] = batch["cross_attention_mask"][:, -1:] * seen[..., None, None]
-        return self.plain.model(**batch, use_cache=False).last_hidden_state
+        if self._recomputes and self.training:
+            read = None  # layers are computed again one by one, in the backward pass, when nobody knows any more what is read
+        with contextlib.nullcontext() if read is None else self._last_layer.only(read):
+            return self.plain.model(**batch, use_cache=False).last_hidden_state
 
     def decode(self, inputs_embeds, attention_mask, positions=None):
         """Run the decoder over vectors.
@@ -96,7 +109,6 @@ class Backbone(nn.Module):
         Returns:
             Tensor: [B, T, D].
         """
-        self.attention.set(inputs_embeds)
         if positions is None:
             positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         else:

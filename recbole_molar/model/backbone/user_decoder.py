@@ -6,6 +6,7 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
+from recbole_molar.model.backbone.attention import additive_mask, attend_our_way
 from recbole_molar.model.backbone.quantization import full_weight
 from recbole_molar.sharding import whole_tensor
 
@@ -21,8 +22,6 @@ class DecoderStack(nn.Module):
         ValueError: k is not between 1 and the decoder's depth.
     """
 
-    cpu_attention = "eager"  # in training a fifth faster than SDPA at the lengths of histories; without gradients, slower (tests/benchmarks/attention.py)
-
     def __init__(self, decoder, num_layers=None):
         super().__init__()
         kept = self_attention_layers(decoder.config)
@@ -36,6 +35,7 @@ class DecoderStack(nn.Module):
         assert not unexpected and all("embed_tokens" in name for name in missing), (missing, unexpected)
         # No words are read: an unused embedding would get no gradient, which DDP reports as an error.
         self.decoder.set_input_embeddings(nn.Identity())
+        attend_our_way(self.decoder)
 
     def forward(self, inputs_embeds, attention_mask=None, position_ids=None):
         """States after the final norm.
@@ -58,8 +58,6 @@ class DecoderStack(nn.Module):
             attention_mask = torch.ones(batch, length, dtype=torch.long, device=inputs_embeds.device)
         elif attention_mask.dim() == 4 and attention_mask.dtype == torch.bool:
             attention_mask = additive_mask(attention_mask, inputs_embeds.dtype)
-        on_cpu = self.training and inputs_embeds.device.type == "cpu"
-        self.decoder.config._attn_implementation = self.cpu_attention if on_cpu else "sdpa"
         output = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False)
         return output.last_hidden_state
 
@@ -76,11 +74,6 @@ class DecoderStack(nn.Module):
     def gradient_checkpointing(self, enabled=True):
         """Recompute activations in the backward pass (less memory, more time); acts in training mode only."""
         checkpoint_activations(self.decoder, enabled)
-
-
-def additive_mask(seen, dtype):
-    """A boolean mask, True where a token is seen, as one that is added to attention scores; of the same shape."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def checkpoint_activations(model, enabled=True):

@@ -6,7 +6,8 @@ import torch
 from toy_items import toy_content, toy_mirm
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from recbole_molar.model.backbone.attention import PACKED, attend_packed, wants_products
+from recbole_molar.model.backbone.attention import NAME, PACKED, attend, attend_packed, wants_products
+from recbole_molar.model.backbone.last_layer import ReadRows
 from recbole_molar.model.backbone.patches import PatchProjection, project_patches_by_product
 from recbole_molar.model.backbone.pixels import PictureInputs
 
@@ -31,6 +32,54 @@ def test_packed_attention_is_that_of_each_picture(lengths, with_gradients):
         weights = torch.randn_like(found)
         for one, other in zip(*(torch.autograd.grad((states * weights).sum(), given) for states in (found, expected))):
             assert torch.allclose(one, other, atol=1e-6)
+
+
+def masks():
+    causal = torch.ones(6, 6, dtype=torch.bool).tril()
+    padded = causal & torch.tensor([[False] * 2 + [True] * 4, [True] * 6])[:, None]  # the first row of the first history sees nothing
+    least = torch.finfo(torch.float32).min
+    yield "causal", None, True
+    yield "both ways", None, False
+    yield "one for all", causal[None, None], True
+    yield "boolean", padded[:, None], True
+    yield "additive", torch.zeros(2, 1, 6, 6).masked_fill(~padded[:, None], least), True
+    yield "infinite", torch.zeros(1, 1, 6, 6).masked_fill(~causal, float("-inf")), True
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+@pytest.mark.parametrize("mask, is_causal", [case[1:] for case in masks()], ids=[case[0] for case in masks()])
+def test_attention_is_that_of_the_fused_kernel(mask, is_causal, with_gradients):
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.read_rows = 2, ReadRows(torch.nn.Module())
+    given = [torch.randn(2, heads, 6, 4, requires_grad=with_gradients) for heads in (4, 2, 2)]
+    read = torch.zeros(2, 6, dtype=torch.bool)
+    read[[0, 1], [5, 3]] = True
+    with torch.set_grad_enabled(with_gradients):
+        found, _ = attend(module, *given, mask, scaling=0.7, is_causal=is_causal)
+        expected, _ = sdpa_attention_forward(module, *given, mask, scaling=0.7, is_causal=is_causal)
+        with module.read_rows.only(read):
+            alone, _ = attend(module, *given, mask, scaling=0.7, is_causal=is_causal)
+        with torch.autocast("cpu", torch.bfloat16):
+            low, _ = attend(module, *given, mask, scaling=0.7, is_causal=is_causal)
+    counts = slice(2, None)  # what sees nothing has no right answer, only a finite one
+    assert torch.allclose(found[:, counts], expected[:, counts], atol=1e-6) and found.isfinite().all()
+    assert torch.allclose(alone[read], expected[read], atol=1e-6) and not alone[~read].any()
+    assert low.isfinite().all() and torch.allclose(low[:, counts].float(), expected[:, counts], atol=0.05)
+    if with_gradients:
+        weights = torch.randn_like(found)
+        weights[:, :2] = 0
+        for states in (found, low.float()):
+            for one, other in zip(*(torch.autograd.grad((it * weights).sum(), given, retain_graph=True) for it in (states, expected))):
+                assert torch.allclose(one, other, atol=1e-5 if states is found else 0.3)
+
+
+def test_what_an_architecture_adds_to_attention_is_left_to_transformers():
+    given = [torch.randn(1, 2, 3, 4, requires_grad=True) for _ in range(3)]
+    with pytest.raises(ValueError, match="softcap"):
+        attend(torch.nn.Module(), *given, None, softcap=30.0)
+    bias = torch.randn(1, 2, 3, 3)
+    found, _ = attend(torch.nn.Module(), *given, None, position_bias=bias)
+    assert torch.equal(found, sdpa_attention_forward(torch.nn.Module(), *given, None, position_bias=bias)[0])
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -99,6 +148,29 @@ def test_compact_takes_all_three_ways(tmp_path):
     backbone = toy_mirm(toy_content(tmp_path)).backbone
     backbone.image_inputs([np.zeros(backbone.image_inputs.shape, np.uint8)])
     assert backbone.image_inputs._rules.keys() == {"pixel_values", "image_grid_thw"}
-    backbone.attention.set(torch.zeros(1))
-    assert backbone.plain.config.vision_config._attn_implementation == PACKED
+    assert (backbone.plain.config.vision_config._attn_implementation, backbone.decoder.config._attn_implementation) == (PACKED, NAME)
+    assert backbone.user_decoder(1).decoder.config._attn_implementation == NAME
     assert any(type(module) is PatchProjection for module in backbone.model.modules())
+
+
+def test_the_last_layer_is_computed_for_what_is_read_alone(tmp_path):
+    mirm = toy_mirm(toy_content(tmp_path)).eval()
+    seen = []
+    mirm.backbone.decoder.layers[-1].mlp.register_forward_hook(lambda module, given, output: seen.append((tuple(given[0].shape), tuple(output.shape))))
+    (_, batch), *_ = mirm.collator.batches([1, 2, 3], 4)
+    n, length = batch["input_ids"].shape
+    with torch.no_grad():
+        found = mirm(batch)
+        whole = mirm.backbone.encode(batch)[batch["input_ids"] == mirm.collator.prompt.cur_item_id]
+    dim = mirm.embedding_dim
+    assert torch.allclose(found, whole, atol=1e-5) and seen == [((1, n, dim), (n, length, dim)), ((n, length, dim), (n, length, dim))]
+
+
+def test_layers_that_are_computed_again_are_computed_whole(tmp_path):
+    """Gradient checkpointing runs the last layer anew when another batch may have been read since."""
+    content, gradients = toy_content(tmp_path), []
+    for recomputes in (False, True):
+        mirm = toy_mirm(content, gradient_checkpointing=recomputes).train()
+        sum(mirm([*mirm.collator.batches(items, 4)][0][1]).sum() for items in ([1, 2], [3])).backward()
+        gradients.append([value.grad for value in mirm.parameters() if value.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) and all(torch.allclose(*pair, rtol=1e-3, atol=1e-4) for pair in zip(*gradients))

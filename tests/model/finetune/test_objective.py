@@ -23,8 +23,8 @@ def state_gradient(mirm, kind, samples):
     """Gradient norm of the loss on the states at [Cur_Item], by watching what `encode` returns."""
     seen, encode = [], mirm.backbone.encode
 
-    def watched(batch):
-        states = encode(batch)
+    def watched(batch, **options):
+        states = encode(batch, **options)
         states.retain_grad()
         seen.append((states, batch["input_ids"] == mirm.collator.prompt.cur_item_id))
         return states

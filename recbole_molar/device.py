@@ -97,6 +97,6 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
     if kind != "NO" and not kind.startswith("MULTI_"):
         raise ValueError(
             f"distributed_type={kind}, of Accelerate's configuration: not supported. What each process encodes differs, and its passes would wait for each "
-            "other's shards (docs/scale.md). Take FSDP with fsdp_version 2, or MULTI_GPU with mirm_tuning=lora, mirm_quantization=4bit."
+            "other's shards (docs/scale.md). Take FSDP with fsdp_version 2, DEEPSPEED, or MULTI_GPU with mirm_tuning=lora, mirm_quantization=4bit."
         )
     return accelerator

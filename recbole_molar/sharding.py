@@ -4,10 +4,14 @@ FSDP2's own hooks gather the weights of a module whenever it is called, so that 
 their own: one has two batches of pictures and one of text, another three of text. So `fully_shard` is put on one module that is never called itself, the
 backbone, whose hooks then sleep. Its weights are gathered where a step begins; where it ends gradients are averaged, each process keeping its shard's, and the
 whole weights are freed. The optimizer knows shards alone. Without shards nothing here does anything.
+
+A DeepSpeed configuration asks for the same, in ZeRO's words; its engine, which expects all processes to make the same passes, is not used (docs/scale.md).
 """
 
 import contextlib
+import json
 import os
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -15,6 +19,7 @@ import torch.distributed as dist
 from recbole_molar.processes import n_processes, process_index
 
 BUCKET = 2**24  # numbers that are exchanged at once
+PLUGINS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 # Of Accelerate's FSDP settings, what would change the result or the memory and is not done here: variable -> (key, the values that will do, what to do instead)
 REFUSED = {
     "FSDP_VERSION": ("fsdp_version", ("2",), ""),
@@ -24,29 +29,53 @@ REFUSED = {
 
 
 def shards_wanted():
-    """Whether Accelerate's configuration says `distributed_type: FSDP` and there are processes to share.
+    """Whether Accelerate's configuration says `distributed_type: FSDP`, or DEEPSPEED with a ZeRO stage, and there are processes to share.
 
     Raises:
         ValueError: it says more than is done here.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
-        return False
-    for variable, (key, valid, instead) in REFUSED.items():
-        value = os.environ.get(variable, valid[0]).lower()
-        if value not in valid:
-            raise ValueError(f"{key}={value}, of Accelerate's configuration: not supported. Valid: {', '.join(valid)}.{instead} (docs/scale.md)")
-    return n_processes() > 1
+    fsdp, deepspeed = (os.environ.get(variable, "false").lower() == "true" for variable in PLUGINS)
+    for variable, (key, valid, instead) in REFUSED.items() if fsdp else ():
+        _check(key, os.environ.get(variable, valid[0]), valid, instead)
+    return (fsdp or (deepspeed and _zero_stage() > 0)) and n_processes() > 1
+
+
+def _zero_stage():
+    """ZeRO's stage in a DeepSpeed configuration, in Accelerate's form or DeepSpeed's own; what else would change the result or the memory is checked."""
+    path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if path == "none":
+        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+        offload = {key: os.environ.get(f"ACCELERATE_DEEPSPEED_{key.upper()}", "none") for key in ("offload_optimizer_device", "offload_param_device")}
+        half = False
+    else:
+        try:
+            given = json.loads(Path(path).read_text(encoding="utf-8"))
+            zero = given.get("zero_optimization", {})
+            stage, half = zero.get("stage", 0), given.get("fp16", {}).get("enabled", False)
+            offload = {f"zero_optimization.{key}.device": zero.get(key, {}).get("device", "none") for key in ("offload_optimizer", "offload_param")}
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(f"deepspeed_config_file={path}: no DeepSpeed configuration can be read from it ({error}).") from error
+    for key, value in offload.items():
+        _check(key, value, ("none",))
+    _check("fp16.enabled", half, ("false", "auto"), " The property precision=bf16 does what is wanted.")
+    _check("zero_stage", stage, ("0", "1", "2", "3"))
+    return int(stage)
+
+
+def _check(key, value, valid, instead=""):
+    if str(value).lower() not in valid:
+        raise ValueError(f"{key}={value}, of Accelerate's configuration: not supported. Valid: {', '.join(valid)}.{instead} (docs/scale.md)")
 
 
 @contextlib.contextmanager
 def without_accelerates_plugin():
-    """While inside, Accelerate does not see that it is asked for FSDP: it would wrap whatever it prepares, and transformers load weights in one process."""
-    before = os.environ.get("ACCELERATE_USE_FSDP")
-    os.environ.update({} if before is None else {"ACCELERATE_USE_FSDP": "false", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"})
+    """While inside, Accelerate does not see that it is asked for FSDP or DeepSpeed: it would wrap what it prepares, and transformers load in one process."""
+    before = {variable: os.environ[variable] for variable in PLUGINS if variable in os.environ}
+    os.environ.update({**dict.fromkeys(before, "false"), **({"FSDP_CPU_RAM_EFFICIENT_LOADING": "false"} if before else {})})
     try:
         yield
     finally:
-        os.environ.update({} if before is None else {"ACCELERATE_USE_FSDP": before})
+        os.environ.update(before)
 
 
 def shard(module, words, accelerator):

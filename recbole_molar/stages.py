@@ -128,7 +128,7 @@ def build_mirm(config, content):
 
 
 def shard_mirm(config, mirm, accelerator):
-    """Let the processes share MIRM's weights, where Accelerate's configuration says `distributed_type: FSDP`."""
+    """Let the processes share MIRM's weights, where Accelerate's configuration says `distributed_type: FSDP` or DEEPSPEED."""
     if not shards_wanted():
         return
     if config["mirm_quantization"]:

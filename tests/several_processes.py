@@ -1,8 +1,8 @@
 """What `test_processes.py` launches: `torchrun several_processes.py JOBS`, a JSON list of jobs, done one after the other by the same processes.
 
 A job is `{"words": command line of a run, "code": its exit code, if not 0, "cut": end after so many epochs as by Ctrl-C, "fails": the process to
-which an error comes, "cut_stage_1": end after so many of its steps, "sharded": whether Accelerate's configuration says FSDP}`; `{"resume": output folder
-of a run that was cut}`; or `{"gathered": file to write}`, `{"stepped": file to write}`.
+which an error comes, "cut_stage_1": end after so many of its steps, "sharded": FSDP or DEEPSPEED, what Accelerate's
+configuration says}`; `{"resume": output folder of a run that was cut}`; or `{"gathered": file to write}`, `{"stepped": file to write}`.
 """
 
 import json
@@ -24,7 +24,7 @@ SAVE_STAGE_1, STEP_STAGE_1 = MIRMFinetuneTrainer._save, MIRMFinetuneTrainer._ste
 
 def do(job):
     """One job; says whether it ended as it should."""
-    os.environ.update(ACCELERATE_USE_FSDP=str(job.get("sharded", False)), FSDP_VERSION="2")
+    os.environ.update({f"ACCELERATE_USE_{plugin}": str(job.get("sharded") == plugin) for plugin in ("FSDP", "DEEPSPEED")}, FSDP_VERSION="2")
     for name, function in (("gathered", gathered), ("stepped", stepped)):
         if name in job:
             Path(f"{job[name]}-{processes.process_index()}").write_text(json.dumps(function()))

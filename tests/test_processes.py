@@ -41,8 +41,8 @@ RUNS = {
     "end to end": {**MOLAR, "item_encoding": "end_to_end", "end_to_end_items": 12, "id_training": "joint", "rec_loss": "nce"},
 }
 
-# MIRM in shards: where a run is cut, to be resumed
-SHARDED = {"end to end": {"cut_stage_1": 7}, "HLLM": {"cut": 1}, "CoLLM": {}}
+# MIRM in shards: who asks for them, and where a run is cut, to be resumed
+SHARDED = {"end to end": ("FSDP", {"cut_stage_1": 7}), "HLLM": ("DEEPSPEED", {"cut": 1}), "CoLLM": ("FSDP", {})}
 
 
 def words(folder, **given):
@@ -91,10 +91,10 @@ def both(data):
     jobs += [{"words": words(data, **SASREC, epochs=3, output_dir=data / "whole")}]
     jobs += [{"words": words(data, **SASREC, epochs=3, output_dir=data / "cut"), "cut": 2, "code": 130}, {"resume": data / "cut"}]
     jobs += [{"stepped": data / "stepped"}]
-    for name, cut in SHARDED.items():
+    for name, (plugin, cut) in SHARDED.items():
         folder = data / "sharded" / name
-        jobs += [{"words": words(data, **RUNS[name], output_dir=folder), "sharded": True, "code": 130 if cut else 0, **cut}]
-        jobs += [{"resume": folder, "sharded": True}] if cut else []
+        jobs += [{"words": words(data, **RUNS[name], output_dir=folder), "sharded": plugin, "code": 130 if cut else 0, **cut}]
+        jobs += [{"resume": folder, "sharded": plugin}] if cut else []
     code, out, err = launch(jobs, data)
     assert code == 0, err
     return out, err
@@ -114,8 +114,8 @@ def test_two_processes_learn_what_one_does(both, data, two, name):
     assert (one["machine"]["processes"], two["machine"]["processes"]) == (1, 2) and len(one_curves) == len(two_curves)
     for ours, theirs in zip(sum(one_curves, []), sum(two_curves, []), strict=True):
         parts = {key: value for key, value in ours.items() if key not in ("valid", "best")}
-        # Adam makes large what rounding leaves of a gradient of nearly zero; stage 1 is full of them.
-        assert {key: theirs[key] for key in parts} == pytest.approx(parts, rel=1e-3 if "mirm_finetune_samples" in RUNS[name] else 1e-5)
+        # Adam makes large what rounding leaves of a gradient of nearly zero; stage 1 is full of them: any other order of sums moves this loss by .001.
+        assert {key: theirs[key] for key in parts} == pytest.approx(parts, rel=3e-3 if "mirm_finetune_samples" in RUNS[name] else 1e-5)
         assert theirs["valid"] == pytest.approx(ours["valid"], abs=0.03)  # rounding may move one user's target by a place
     assert two["test_result"] == pytest.approx(one["test_result"], abs=0.03)
     assert "processes that share each batch" in (folder / "train.log").read_text()
@@ -211,7 +211,45 @@ def test_what_shards_do_not_do_is_refused(monkeypatch, setting, message):
         sharding.shards_wanted()
 
 
-@pytest.mark.parametrize("kind, refused", [("DEEPSPEED", True), ("MULTI_GPU", False), ("NO", False)])
+def deepspeed(monkeypatch, tmp_path, content=None, **variables):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    if content is not None:
+        file = tmp_path / "deepspeed.json"
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    for key, value in variables.items():
+        monkeypatch.setenv(f"ACCELERATE_DEEPSPEED_{key.upper()}", value)
+
+
+@pytest.mark.parametrize("n, content, stage, wanted", [
+    (2, None, "2", True), (2, None, "0", False), (1, None, "3", False),
+    (2, {"zero_optimization": {"stage": 1}, "fp16": {"enabled": "auto"}, "train_batch_size": "auto"}, "0", True), (2, {}, "2", False),
+])  # fmt: skip
+def test_a_deepspeed_configuration_asks_for_shards(monkeypatch, tmp_path, n, content, stage, wanted):
+    deepspeed(monkeypatch, tmp_path, content, zero_stage=stage)
+    monkeypatch.setattr(sharding, "n_processes", lambda: n)
+    assert sharding.shards_wanted() is wanted
+    with sharding.without_accelerates_plugin():
+        assert os.environ["ACCELERATE_USE_DEEPSPEED"] == "false"
+    assert os.environ["ACCELERATE_USE_DEEPSPEED"] == "true"
+
+
+@pytest.mark.parametrize("content, variables, message", [
+    (None, {"offload_optimizer_device": "cpu"}, "offload_optimizer_device=cpu.*Valid: none"),
+    (None, {"offload_param_device": "nvme"}, "offload_param_device=nvme"),
+    (None, {"zero_stage": "4"}, "zero_stage=4.*Valid: 0, 1, 2, 3"),
+    ({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}, {}, "zero_optimization.offload_param.device=cpu"),
+    ({"fp16": {"enabled": True}}, {}, "fp16.enabled=True.*precision=bf16"),
+    ("{", {}, "deepspeed_config_file=.*deepspeed.json: no DeepSpeed configuration"),
+    ("[]", {}, "deepspeed_config_file=.*deepspeed.json: no DeepSpeed configuration"),
+])  # fmt: skip
+def test_what_deepspeed_alone_does_is_refused(monkeypatch, tmp_path, content, variables, message):
+    deepspeed(monkeypatch, tmp_path, content, **variables)
+    with pytest.raises(ValueError, match=message):
+        sharding.shards_wanted()
+
+
+@pytest.mark.parametrize("kind, refused", [("MEGATRON_LM", True), ("MULTI_GPU", False), ("NO", False)])
 def test_other_ways_to_share_are_refused(monkeypatch, kind, refused):
     monkeypatch.setattr(device, "Accelerator", lambda **options: SimpleNamespace(distributed_type=DistributedType(kind)))
     with pytest.raises(ValueError, match=f"distributed_type={kind}.*docs/scale.md") if refused else contextlib.nullcontext():

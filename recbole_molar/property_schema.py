@@ -70,7 +70,7 @@ class Properties(TransformerKeys):
     stopping_step: Whole = None
     mask_history: bool = None
     train_all_positions: bool = None
-    train_windows: Literal["last", "chunks"] = None
+    train_windows: Literal["last", "chunks", "overlap"] = None
     precision: Literal["auto", "bf16", "fp32"] = None
     use_cpu: bool = None
     gradient_accumulation_steps: Count = None

@@ -27,6 +27,8 @@ from recbole.utils.url import decide_download, download_url, extract_zip, rename
 
 # Column of every row: index of the row's target among the interactions sorted by user and time.
 TARGET_INDEX = "target_index"
+# Column of training rows of many targets: the first position whose next item is one; what stands before it is a history to read.
+FIRST_TARGET = "first_target"
 # RecBole's transform that hides items of a row, which are then the targets (BERT4Rec).
 MASKED = "mask_itemseq"
 
@@ -172,17 +174,25 @@ class HistoryDataset(SequentialDataset):
         targets = self._window_targets() if self.all_positions else np.flatnonzero(np.arange(len(users)) > self.first_of_user)
         starts = np.maximum(self.first_of_user[targets], targets - self.max_item_list_len)
         self.inter_feat = self._gather_rows(starts, targets)
+        if self.all_positions:
+            first = np.where(starts > self.first_of_user[targets], targets - starts - self._stride(), 0)
+            self.inter_feat.update(Interaction({FIRST_TARGET: torch.from_numpy(first)}))
+
+    def _stride(self):
+        """By how many items windows follow each other; where items are hidden to be guessed, all of a window are read."""
+        width = self.max_item_list_len
+        return math.ceil(width / 2) if self.config["train_windows"] == "overlap" and self.config["transform"] != MASKED else width
 
     def _window_targets(self):
         """Index of each row's last target: windows counted back from the last training item, then the held-out items."""
-        width = self.max_item_list_len
+        width, stride = self.max_item_list_len, self._stride()
         held = np.clip(self.user_ends - self.user_starts - 2, 0, self.held_out)
         last = self.user_ends - 1 - held
         n_targets = last - self.user_starts  # 0 for a user with one interaction
-        n_windows = np.ceil(n_targets / width).astype(np.int64)
+        n_windows = (n_targets > 0) + np.ceil(np.maximum(n_targets - width, 0) / stride).astype(np.int64)
         if self.config["train_windows"] == "last":
             n_windows = np.minimum(n_windows, 1)
-        windows = np.repeat(last, n_windows) - width * _countdown(n_windows)
+        windows = np.repeat(last, n_windows) - stride * _countdown(n_windows)
         held_out = np.repeat(self.user_ends - 1, held) - _countdown(held)
         return np.sort(np.r_[windows, held_out])
 
@@ -306,7 +316,7 @@ class HistoryDataLoader(TrainDataLoader):
 
     def _init_batch_size_and_step(self):
         self.lengths = self._dataset.inter_feat[self._dataset.item_list_length_field]
-        self.n_targets = int(self.lengths.sum())
+        self.n_targets = int((self.lengths - self._dataset.inter_feat[FIRST_TARGET]).sum())
         batch_size = self.config["train_batch_size"]
         if not getattr(self.config.model_class, "trains_all_positions", False):
             batch_size = max(1, round(batch_size * len(self._dataset) / self.n_targets))

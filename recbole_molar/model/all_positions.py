@@ -8,6 +8,7 @@ the cross-entropy over its item table, which is then computed in blocks: :func:`
 
 import torch
 
+from recbole_molar.data.dataset import FIRST_TARGET
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole_molar.model.loss import ce_loss
 
@@ -18,15 +19,15 @@ class AllPositions:
     """Goes before a RecBole model among the bases of a class; see :func:`with_all_positions`."""
 
     reads_all_positions = False
+    first_targets = None  # of the rows that are read now, [B]: a column of training rows
     plain_cross_entropy = False  # of the states over `item_embedding`
     low_precision_products = False  # bfloat16 for the products of the cross-entropy; its softmax stays in float32
 
     def gather_indexes(self, output, gather_index):
-        """RecBole's for one position a row; in training, the states [M, H] of all valid positions of [B, L, H]."""
+        """RecBole's for one position a row; in training, the states [M, H] of all valid positions of [B, L, H], see :func:`valid_positions`."""
         if not self.reads_all_positions:
             return super().gather_indexes(output, gather_index)
-        positions = torch.arange(output.size(1), device=output.device)
-        return output[positions <= gather_index[:, None]]
+        return output[valid_positions(gather_index + 1, output.size(1), self.first_targets)]
 
     def calculate_loss(self, interaction):
         """The model's own loss on all M positions of a batch of windows."""
@@ -35,20 +36,21 @@ class AllPositions:
             if self.plain_cross_entropy:
                 return self._blocked_cross_entropy(interaction)
             batch, targets = trim_and_target(interaction, self)
-            batch[self.POS_ITEM_ID] = targets
+            self.first_targets, batch[self.POS_ITEM_ID] = batch[FIRST_TARGET], targets
             batch[self.NEG_ITEM_ID] = sample_negatives(targets, self.n_items)
             return super().calculate_loss(batch)
         finally:
-            self.reads_all_positions = False
+            self.reads_all_positions, self.first_targets = False, None
 
     def n_targets(self, interaction):
-        """Positions of a batch."""
-        return int(interaction[self.ITEM_SEQ_LEN].sum())
+        """Positions of a batch that count."""
+        return int((interaction[self.ITEM_SEQ_LEN] - interaction[FIRST_TARGET]).sum())
 
     def _blocked_cross_entropy(self, interaction):
         users, targets = [], []
         for rows in parts_of_like_lengths(interaction[self.ITEM_SEQ_LEN]):
             batch, wanted = trim_and_target(interaction[rows], self)
+            self.first_targets = batch[FIRST_TARGET]
             users.append(self.forward(batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]))  # [M', H]
             targets.append(wanted)
         user = torch.cat(users)  # [M, H]
@@ -82,29 +84,32 @@ def trim_and_target(interaction, model):
         interaction: RecBole's batch of windows; model: names of the fields.
 
     Returns:
-        tuple: the batch as a dict of tensors with lists cut to [B, L], and the targets [M] of its valid positions in row order.
+        tuple: the batch as a dict of tensors with lists cut to [B, L], and the targets [M] of its valid positions in row order, see :func:`valid_positions`.
     """
     batch = cut_to_longest(interaction, model).interaction
     lengths, item_seq = batch[model.ITEM_SEQ_LEN], batch[model.ITEM_SEQ]
-    return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[valid_positions(lengths, item_seq.size(1))]
+    return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[
+        valid_positions(lengths, item_seq.size(1), batch[FIRST_TARGET])
+    ]
 
 
-def of_all_positions(read, item_seq, item_seq_len):
+def of_all_positions(read, item_seq, item_seq_len, first):
     """User embeddings at all M valid positions in row order, histories of like lengths read together.
 
     Args:
-        read (callable): item_seq [B', L'], item_seq_len [B'] -> [M', D], in row order. item_seq (Tensor): [B, L]; item_seq_len (Tensor): [B].
+        read (callable): item_seq [B', L'], item_seq_len [B'], first [B'] -> [M', D], in row order. item_seq (Tensor): [B, L];
+            item_seq_len, first (Tensor): [B].
 
     Returns:
         Tensor: [M, D].
     """
-    valid = valid_positions(item_seq_len, item_seq.size(1))  # [B, L]
+    valid = valid_positions(item_seq_len, item_seq.size(1), first)  # [B, L]
     place = valid.flatten().cumsum(0).view(valid.shape) - 1  # of each position among the valid ones
     users, places = [], []
     for rows in parts_of_like_lengths(item_seq_len):
         lengths = item_seq_len[rows]
         longest = int(lengths.max())
-        users.append(read(item_seq[rows, :longest], lengths))
+        users.append(read(item_seq[rows, :longest], lengths, first[rows]))
         places.append(place[rows, :longest][valid[rows, :longest]])
     return torch.cat(users)[torch.cat(places).argsort()]
 
@@ -116,9 +121,11 @@ def position_targets(item_seq, item_seq_len, last_target):
     return targets
 
 
-def valid_positions(item_seq_len, width):
-    """True where a position holds an item: [B] -> bool [B, width]."""
-    return torch.arange(width, device=item_seq_len.device) < item_seq_len[:, None]
+def valid_positions(item_seq_len, width, first=None):
+    """True where a position holds an item, and the next one is a target: [B], first target [B] (None: 0) -> bool [B, width]."""
+    positions = torch.arange(width, device=item_seq_len.device)
+    holds = positions < item_seq_len[:, None]
+    return holds if first is None else holds & (positions >= first[:, None])
 
 
 def sample_negatives(targets, n_items):

@@ -2,8 +2,9 @@
 
 import urllib.error
 import urllib.request
-from importlib.metadata import version
 from collections import Counter
+from importlib.metadata import version
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,14 +82,19 @@ def test_splits_by_ratio_are_recboles(make_data, flags, split, group_by):
 
 
 @pytest.mark.parametrize("width", [1, 3, 6, 50])
-def test_chunks_make_every_training_item_a_target_once(make_data, load, width):
+@pytest.mark.parametrize("windows", ["chunks", "overlap"])
+def test_every_training_item_is_a_target_once(make_data, load, width, windows):
     rows = tiny_interactions()
     make_data(rows)
-    dataset = load(MAX_ITEM_LIST_LENGTH=width)
+    dataset = load(MAX_ITEM_LIST_LENGTH=width, train_windows=windows)
     train = dataset.build()[0]
     tokens, targets = dataset.field2id_token, []
-    for user, history, last in rows_of(train):
-        targets += [(tokens[USER][user], tokens[ITEM][item]) for item in (*history[1:], last)]
+    for row in range(len(train)):
+        ((user, history, last),) = rows_of(SimpleNamespace(inter_feat=train.inter_feat[[row]]))
+        first, end = (int(train.inter_feat[name][row]) for name in ("first_target", "target_index"))
+        targets += [(tokens[USER][user], tokens[ITEM][item]) for item in (*history[1 + first :], last)[: len(history) - first]]
+        begins = end - len(history) == dataset.first_of_user[end]  # the window begins where the history does
+        assert first == (0 if begins or windows == "chunks" else width // 2)
     expected = [(user, item) for user, items in histories(rows).items() for item in items[1 : max(2, len(items) - 2)]]
     assert Counter(targets) == Counter(expected)
 

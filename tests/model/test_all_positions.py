@@ -51,24 +51,26 @@ def test_a_loss_that_reads_more_is_not_allowed(make_data, flags, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(ALLOWED))
 @pytest.mark.parametrize("loss_type", ["CE", "BPR"])
-def test_loss_is_the_mean_over_the_prefixes(make_data, flags, monkeypatch, name, loss_type):
+@pytest.mark.parametrize("windows", ["chunks", "overlap"])
+def test_loss_is_the_mean_over_the_prefixes(make_data, flags, monkeypatch, name, loss_type, windows):
     make_data(items=True)
-    prepared, model = make_model(small(flags, name, loss_type=loss_type, train_batch_size=100_000))
+    prepared, model = make_model(small(flags, name, loss_type=loss_type, train_batch_size=100_000, train_windows=windows))
     model.eval()
     batch = next(iter(prepared.loaders[0]))
     assert batch["item_length"].min() == 1 and batch["item_length"].max() == 6
     monkeypatch.setattr("recbole_molar.model.all_positions.sample_negatives", lambda targets, n_items: targets % (n_items - 1) + 1)
     at_once = model.calculate_loss(batch)
     losses = []
-    for seq, length, last in zip(batch["item_id_list"], batch["item_length"], batch["item_id"], strict=True):
+    for seq, length, first, last in zip(*(batch[name] for name in ("item_id_list", "item_length", "first_target", "item_id")), strict=True):
         items = [*seq[:length].tolist(), int(last)]
-        for n in range(1, len(items)):
+        for n in range(1 + int(first), len(items)):
             history = torch.zeros(1, 6, dtype=torch.long)
             history[0, :n] = torch.tensor(items[:n])
             target = torch.tensor([items[n]])
             row = {"item_id_list": history, "item_length": torch.tensor([n]), "item_id": target, "neg_item_id": target % (model.n_items - 1) + 1}
             losses.append(super(AllPositions, model).calculate_loss(row))
-    assert len(losses) == int(batch["item_length"].sum())
+    assert len(losses) == model.n_targets(batch) == prepared.loaders[0].n_targets
+    assert bool(batch["first_target"].any()) == (windows == "overlap") and model.first_targets is None
     torch.testing.assert_close(at_once, torch.stack(losses).mean(), rtol=1e-5, atol=1e-6)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.dataset import FIRST_TARGET
 from recbole_molar.model.all_positions import n_targets, of_all_positions
 from recbole_molar.property_error import bad_value
 from recbole.data.interaction import Interaction
@@ -53,7 +54,10 @@ class IDModel(nn.Module):
         kept, columns = lengths.clamp(max=self.length), torch.arange(self.length, device=item_seq.device)
         places = (lengths - kept)[:, None] + columns
         last = item_seq.gather(1, places.clamp(max=item_seq.size(1) - 1)) * (columns < kept[:, None])
-        return Interaction({**interaction.interaction, self.model.ITEM_SEQ: last, self.model.ITEM_SEQ_LEN: kept})
+        own = {self.model.ITEM_SEQ: last, self.model.ITEM_SEQ_LEN: kept}
+        if FIRST_TARGET in interaction.interaction:
+            own[FIRST_TARGET] = (interaction[FIRST_TARGET] - (lengths - kept)).clamp(min=0)
+        return Interaction({**interaction.interaction, **own})
 
     def _user_embedding(self, interaction):
         model = self.model
@@ -80,13 +84,19 @@ class IDModel(nn.Module):
         return table[: self.model.n_items]  # a mask's row may follow
 
     @torch.no_grad()
-    def all_users(self, item_seq, item_seq_len):
-        """User embeddings after each position, whose products with :meth:`item_embeddings` are the logits of its softmax: [B, L], [B] -> [M, D_id]."""
+    def all_users(self, item_seq, item_seq_len, first):
+        """User embeddings after each valid position, see :func:`valid_positions`, whose products with :meth:`item_embeddings` are the logits of its
+        softmax: [B, L], [B], [B] -> [M, D_id]."""
+
+        def read(item_seq, lengths, first):
+            self.model.first_targets = first
+            return self.model.forward(item_seq, lengths)
+
         self.model.reads_all_positions = True
         try:
-            return of_all_positions(self.model.forward, item_seq, item_seq_len)
+            return of_all_positions(read, item_seq, item_seq_len, first)
         finally:
-            self.model.reads_all_positions = False
+            self.model.reads_all_positions, self.model.first_targets = False, None
 
     def full_sort_predict(self, interaction):
         """The model's own scores of all items."""
@@ -157,9 +167,9 @@ class IDModels(nn.Module):
         """Item embeddings of all items: [N, sum of D_id]."""
         return torch.cat([part.item_embeddings() for part in self.parts], dim=1)
 
-    def all_users(self, item_seq, item_seq_len):
+    def all_users(self, item_seq, item_seq_len, first):
         """As :meth:`IDModel.all_users`, [M, sum of D_id], at a scale that gives the mean of the logits."""
-        return torch.cat([part.all_users(item_seq, item_seq_len) for part in self.parts], dim=1) / len(self.parts)
+        return torch.cat([part.all_users(item_seq, item_seq_len, first) for part in self.parts], dim=1) / len(self.parts)
 
     def full_sort_predict(self, interaction):
         """The mean of the models' scores of all items: [B, N]."""

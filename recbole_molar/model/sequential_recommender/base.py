@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.dataset import FIRST_TARGET
 from recbole_molar.model.all_positions import of_all_positions, valid_positions
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.item_encoder import encoded_anew, some_items
@@ -65,13 +66,13 @@ class MIRMRecommender(SequentialRecommender):
         items = some_items((item_seq, targets, negatives), self.end_to_end_items)
         return encoded_anew(functools.partial(self.mirm.encode_items, recompute=self.recompute_items), self.mirm_table, items)
 
-    def user_embeddings(self, item_seq, item_seq_len, table):
-        """User embeddings at all M valid positions in row order: [M, D]."""
+    def user_embeddings(self, item_seq, item_seq_len, first, table):
+        """User embeddings at all M valid positions in row order, see :func:`valid_positions`: [M, D]."""
 
-        def read(item_seq, lengths):
-            return self.forward(item_seq, lengths, table)[0][valid_positions(lengths, item_seq.size(1))]
+        def read(item_seq, lengths, first):
+            return self.forward(item_seq, lengths, table)[0][valid_positions(lengths, item_seq.size(1), first)]
 
-        return of_all_positions(read, item_seq, item_seq_len)
+        return of_all_positions(read, item_seq, item_seq_len, first)
 
     def _scored(self, user, table):
         """User and item embeddings whose dot product is the score: here cosine over a temperature."""
@@ -80,8 +81,8 @@ class MIRMRecommender(SequentialRecommender):
     # ---------------------------------------------------- hooks of the trainer
 
     def n_targets(self, interaction):
-        """Positions of a batch."""
-        return int(interaction[self.ITEM_SEQ_LEN].sum())
+        """Positions of a batch that count."""
+        return int((interaction[self.ITEM_SEQ_LEN] - interaction[FIRST_TARGET]).sum())
 
     @torch.no_grad()
     def before_evaluation(self, trainer):

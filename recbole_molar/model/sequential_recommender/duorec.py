@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.data.dataset import TARGET_INDEX, padded_rows
+from recbole_molar.data.dataset import FIRST_TARGET, TARGET_INDEX, padded_rows
 from recbole_molar.model.all_positions import valid_positions
 from recbole_molar.processes import of_whole_batch, own_part
 from recbole.model.sequential_recommender.sasrec import SASRec
@@ -86,7 +86,7 @@ class DuoRec(SASRec):
             return last
         width = interaction[self.ITEM_SEQ].size(1)
         everywhere = (last - lengths + 1)[:, None] + torch.arange(width, device=last.device)
-        return everywhere[valid_positions(lengths, width)]
+        return everywhere[valid_positions(lengths, width, interaction[FIRST_TARGET])]
 
     def _same_target(self, target_indices):
         """User embeddings [K, H] of other training histories with the same targets."""

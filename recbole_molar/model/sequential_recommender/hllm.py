@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.dataset import FIRST_TARGET
 from recbole_molar.model.all_positions import trim_and_target
 from recbole_molar.model.loss import nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
@@ -49,5 +50,5 @@ class HLLM(MIRMRecommender):
         item_seq, item_seq_len = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
         negatives = from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
         table = self.batch_table(item_seq, targets, negatives)  # [N, D]
-        user = self.user_embeddings(item_seq, item_seq_len, table)  # [M, D]
+        user = self.user_embeddings(item_seq, item_seq_len, batch[FIRST_TARGET], table)  # [M, D]
         return nce_loss(user, table[targets], table[negatives], targets, negatives, self.log_temperature)

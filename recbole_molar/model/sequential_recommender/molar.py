@@ -7,6 +7,7 @@ from torch import nn
 from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.dataset import FIRST_TARGET
 from recbole_molar.lookup import find_class
 from recbole_molar.model.alignment import alignment_loss
 from recbole_molar.model.all_positions import sample_negatives, trim_and_target
@@ -72,12 +73,12 @@ class Molar(MIRMRecommender):
     def calculate_loss(self, interaction):
         """Parts of L_total = L_rec + α · L_align, each already weighted, as a tuple in the order of `loss_names`."""
         batch, targets = trim_and_target(interaction, self)
-        item_seq, item_seq_len = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
+        item_seq, item_seq_len, first = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN], batch[FIRST_TARGET]
         negatives = self._draw_negatives(targets)
         table = self.batch_table(item_seq, targets, negatives)  # [N, D]
-        user = self.user_embeddings(item_seq, item_seq_len, table)  # E_con, [M, D]
-        rec = self._next_item_loss(user, table, targets, negatives, self._teacher(item_seq, item_seq_len))
-        content_user = user[item_seq_len.cumsum(0) - 1]  # at the last position of each row, [B, D]
+        user = self.user_embeddings(item_seq, item_seq_len, first, table)  # E_con, [M, D]
+        rec = self._next_item_loss(user, table, targets, negatives, self._teacher(item_seq, item_seq_len, first))
+        content_user = user[(item_seq_len - first).cumsum(0) - 1]  # at the last position of each row, [B, D]
         align = (self.align_weight * self._post_alignment(interaction, content_user),) if self.aligns else ()
         return (rec, *align, *self._id_loss(interaction))
 
@@ -94,9 +95,11 @@ class Molar(MIRMRecommender):
             return from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
         return None
 
-    def _teacher(self, item_seq, item_seq_len):
+    def _teacher(self, item_seq, item_seq_len, first):
         """What the cross-entropy distils from, see :func:`ce_loss`: the ID model at every position, as late fusion adds its scores at the last one."""
-        return (self.id_model.all_users(item_seq, item_seq_len), self.id_model.item_embeddings(), self.distill_weight) if self.distill_weight else None
+        if not self.distill_weight:
+            return None
+        return self.id_model.all_users(item_seq, item_seq_len, first), self.id_model.item_embeddings(), self.distill_weight
 
     def _next_item_loss(self, user, table, targets, negatives, teacher):
         if self.rec_loss == "bce":

@@ -26,9 +26,10 @@ def saved(result_folder, name="best"):
         return set(file.keys())
 
 
-def test_the_loss_is_infonce_of_every_position_and_its_prefix(make_data, make):
+@pytest.mark.parametrize("windows", ["chunks", "overlap"])
+def test_the_loss_is_infonce_of_every_position_and_its_prefix(make_data, make, windows):
     make_data(items=True)
-    _, prepared, model = make(item_encoding="cached", score_temperature=0.2)
+    _, prepared, model = make(item_encoding="cached", score_temperature=0.2, train_windows=windows)
     model.eval()
     batch, table = next(iter(prepared.loaders[0])), model.mirm_table
     torch.manual_seed(5)
@@ -36,9 +37,9 @@ def test_the_loss_is_infonce_of_every_position_and_its_prefix(make_data, make):
     torch.manual_seed(5)
     negatives = torch.randint(1, 31, (64,)).tolist()
     expected, left_out = [], 0
-    for history, length, last in zip(batch["item_id_list"].tolist(), batch["item_length"].tolist(), batch["item_id"].tolist()):
+    for history, length, first, last in zip(*(batch[name].tolist() for name in ("item_id_list", "item_length", "first_target", "item_id"))):
         items = [*history[:length], last]
-        for position in range(length):
+        for position in range(first, length):
             user = model.user_encoder.decoder(table[torch.tensor([items[: position + 1]])])[0, -1]  # of the prefix alone
             target = items[position + 1]
             others = [item for item in negatives if item != target]

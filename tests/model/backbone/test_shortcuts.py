@@ -6,6 +6,7 @@ import torch
 from toy_items import toy_content, toy_mirm
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from recbole_molar.model.backbone import attention
 from recbole_molar.model.backbone.attention import NAME, PACKED, attend, attend_packed, wants_products
 from recbole_molar.model.backbone.last_layer import ReadRows
 from recbole_molar.model.backbone.patches import PatchProjection, project_patches_by_product
@@ -73,13 +74,12 @@ def test_attention_is_that_of_the_fused_kernel(mask, is_causal, with_gradients):
                 assert torch.allclose(one, other, atol=1e-5 if states is found else 0.3)
 
 
-def test_what_an_architecture_adds_to_attention_is_left_to_transformers():
+@pytest.mark.parametrize("name", attention.NOT_OURS)
+def test_what_an_architecture_adds_to_attention_is_left_to_transformers(monkeypatch, name):
     given = [torch.randn(1, 2, 3, 4, requires_grad=True) for _ in range(3)]
-    with pytest.raises(ValueError, match="softcap"):
-        attend(torch.nn.Module(), *given, None, softcap=30.0)
-    bias = torch.randn(1, 2, 3, 3)
-    found, _ = attend(torch.nn.Module(), *given, None, position_bias=bias)
-    assert torch.equal(found, sdpa_attention_forward(torch.nn.Module(), *given, None, position_bias=bias)[0])
+    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *args, **others: (others[name], None))
+    assert attend(torch.nn.Module(), *given, None, **{name: "theirs"})[0] == "theirs"
+    assert attend(torch.nn.Module(), *given, None)[0].shape == (1, 3, 2, 4)
 
 
 @pytest.mark.parametrize("bias", [True, False])

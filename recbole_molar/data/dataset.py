@@ -33,6 +33,11 @@ FIRST_TARGET = "first_target"
 MASKED = "mask_itemseq"
 
 
+def count_targets(rows, length_field):
+    """Targets of training rows that have many: items of their histories that are followed by one. `rows` is an Interaction, `length_field` its column."""
+    return int((rows[length_field] - rows[FIRST_TARGET]).sum())
+
+
 def padded_rows(values, starts, lengths, width):
     """Cut windows out of a flat array.
 
@@ -316,7 +321,7 @@ class HistoryDataLoader(TrainDataLoader):
 
     def _init_batch_size_and_step(self):
         self.lengths = self._dataset.inter_feat[self._dataset.item_list_length_field]
-        self.n_targets = int((self.lengths - self._dataset.inter_feat[FIRST_TARGET]).sum())
+        self.n_targets = count_targets(self._dataset.inter_feat, self._dataset.item_list_length_field)
         batch_size = self.config["train_batch_size"]
         if not getattr(self.config.model_class, "trains_all_positions", False):
             batch_size = max(1, round(batch_size * len(self._dataset) / self.n_targets))

@@ -8,7 +8,7 @@ the cross-entropy over its item table, which is then computed in blocks: :func:`
 
 import torch
 
-from recbole_molar.data.dataset import FIRST_TARGET
+from recbole_molar.data.dataset import FIRST_TARGET, count_targets
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole_molar.model.loss import ce_loss
 
@@ -44,7 +44,7 @@ class AllPositions:
 
     def n_targets(self, interaction):
         """Positions of a batch that count."""
-        return int((interaction[self.ITEM_SEQ_LEN] - interaction[FIRST_TARGET]).sum())
+        return count_targets(interaction, self.ITEM_SEQ_LEN)
 
     def _blocked_cross_entropy(self, interaction):
         users, targets = [], []
@@ -88,9 +88,8 @@ def trim_and_target(interaction, model):
     """
     batch = cut_to_longest(interaction, model).interaction
     lengths, item_seq = batch[model.ITEM_SEQ_LEN], batch[model.ITEM_SEQ]
-    return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[
-        valid_positions(lengths, item_seq.size(1), batch[FIRST_TARGET])
-    ]
+    valid = valid_positions(lengths, item_seq.size(1), batch[FIRST_TARGET])
+    return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[valid]
 
 
 def of_all_positions(read, item_seq, item_seq_len, first):

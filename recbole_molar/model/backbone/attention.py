@@ -8,7 +8,6 @@ as one long row, and transformers would call attention picture by picture.
 import inspect
 
 import torch
-import torch.nn.functional as F
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
@@ -29,14 +28,16 @@ def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
         tuple: [B, T, heads, d], None.
     """
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if any(others.get(name) is not None for name in NOT_OURS):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **others)
     rows = getattr(module, "read_rows", None)
-    read = None if rows is None or any(others.get(name) is not None for name in NOT_OURS) else rows.read  # [B, T], one token in each row
-    if read is not None:
-        seen = _seen_from(read, attention_mask, is_causal, key.size(2))
-        asking = query.transpose(1, 2)[read][:, :, None]  # [B, heads, 1, d]
-        states = _attend(module, asking, key, value, seen, scaling, dropout, False, others)  # [B, 1, heads, d]
-        return states.new_zeros(*read.shape, *states.shape[2:]).index_put((read,), states[:, 0]), None
-    return _attend(module, query, key, value, attention_mask, scaling, dropout, is_causal, others), None
+    if rows is None or rows.read is None:
+        return _attend(module, query, key, value, attention_mask, scaling, dropout, is_causal), None
+    read = rows.read  # [B, T], one token in each row
+    seen = _seen_from(read, attention_mask, is_causal, key.size(2))
+    asking = query.transpose(1, 2)[read][:, :, None]  # [B, heads, 1, d]
+    states = _attend(module, asking, key, value, seen, scaling, dropout, False)  # [B, 1, heads, d]
+    return states.new_zeros(*read.shape, *states.shape[2:]).index_put((read,), states[:, 0]), None
 
 
 def _seen_from(read, mask, is_causal, length):
@@ -48,9 +49,10 @@ def _seen_from(read, mask, is_causal, length):
     return (torch.arange(length, device=read.device) <= read.int().argmax(1)[:, None])[:, None, None]
 
 
-def _attend(module, query, key, value, mask, scaling, dropout, is_causal, others):
-    if not wants_products(query) or dropout or any(others.get(name) is not None for name in NOT_OURS):
-        return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **others)[0]
+def _attend(module, query, key, value, mask, scaling, dropout, is_causal):
+    """The faster way of the two, [B, T, heads, d]."""
+    if not wants_products(query) or dropout:
+        return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=is_causal)[0]
     if mask is None and is_causal and query.size(2) > 1:
         mask = torch.ones(query.size(2), key.size(2), dtype=torch.bool, device=query.device).tril()[None, None]
     return _products(query, key, value, mask, scaling)
@@ -99,24 +101,22 @@ def attend_packed(module, query, key, value, attention_mask=None, scaling=None, 
     """
     total, n = query.size(2), len(cu_seq_lens_q) - 1
     if n * int(max_length_q) == total:  # one length: the rule, since all pictures have one size
-        return _attend_each(query, key, value, n, scaling, dropout), None
+        return _attend_each(module, query, key, value, n, scaling, dropout), None
     starts = cu_seq_lens_q[:-1].tolist()
     lengths = [end - start for start, end in zip(starts, [*starts[1:], total])]
     output = query.new_empty(1, total, query.size(1), value.size(3))
     for length in sorted(set(lengths) - {0}):
         own = [start for start, other in zip(starts, lengths) if other == length]
         places = (torch.tensor(own)[:, None] + torch.arange(length)).flatten().to(query.device)
-        part = _attend_each(*(states.index_select(2, places) for states in (query, key, value)), len(own), scaling, dropout)
+        part = _attend_each(module, *(states.index_select(2, places) for states in (query, key, value)), len(own), scaling, dropout)
         output = output.index_copy(1, places, part.to(output.dtype))
     return output, None
 
 
-def _attend_each(query, key, value, n, scaling, dropout):
+def _attend_each(module, query, key, value, n, scaling, dropout):
     """[1, heads, n * T, d] -> [1, n * T, heads, d], attention inside each T."""
     query, key, value = (states[0].unflatten(1, (n, -1)).transpose(0, 1) for states in (query, key, value))  # [n, heads, T, d]
-    if wants_products(query) and not dropout:
-        return _products(query, key, value, None, scaling).flatten(0, 1)[None]
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling).transpose(1, 2).flatten(0, 1)[None]
+    return _attend(module, query, key, value, None, scaling, dropout, False).flatten(0, 1)[None]
 
 
 def attend_our_way(model):

@@ -39,8 +39,8 @@ class PictureInputs:
         size = int(np.prod(self.shape))
         number = np.arange(size)
         made = [np.zeros(size), np.full(size, 255), *(number >> shift & 255 for shift in range(0, max(size - 1, 1).bit_length(), 8))]
-        dark, bright, *digits = ({**self.process([values.astype(np.uint8).reshape(self.shape)])} for values in made)
-        rules = {name: _Rule.fit(dark[name], bright[name], [digit.get(name) for digit in digits], size) for name in dark}
+        given = [self.process([values.astype(np.uint8).reshape(self.shape)]) for values in made]
+        rules = {name: _Rule.fit(size, *(tensors.get(name) for tensors in given)) for name in given[0]}
         random = np.random.default_rng(0).integers(0, 256, (2, *self.shape), dtype=np.uint8)
         expected = self.process(list(random))
         right = rules.keys() == expected.keys() and all(
@@ -56,7 +56,7 @@ class _Rule:
         self.places, self.scale, self.shift = places, scale, shift
 
     @classmethod
-    def fit(cls, dark, bright, digits, size):
+    def fit(cls, size, dark, bright, *digits):
         """From the tensors of a black picture, a white one, and those whose pixels spell their own number in base 256; None where it is no such tensor."""
         if not all(isinstance(tensor, torch.Tensor) and tensor.shape == dark.shape for tensor in (dark, bright, *digits)):
             return None

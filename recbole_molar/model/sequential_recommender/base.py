@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.data.dataset import FIRST_TARGET
+from recbole_molar.data.dataset import count_targets
 from recbole_molar.model.all_positions import of_all_positions, valid_positions
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.item_encoder import encoded_anew, some_items
@@ -82,7 +82,7 @@ class MIRMRecommender(SequentialRecommender):
 
     def n_targets(self, interaction):
         """Positions of a batch that count."""
-        return int((interaction[self.ITEM_SEQ_LEN] - interaction[FIRST_TARGET]).sum())
+        return count_targets(interaction, self.ITEM_SEQ_LEN)
 
     @torch.no_grad()
     def before_evaluation(self, trainer):

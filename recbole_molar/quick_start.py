@@ -16,7 +16,7 @@ from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
 from recbole_molar.lock import cache_lock
-from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, with_all_positions
+from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, reads_counted_alone, with_all_positions
 from recbole_molar.model.id_model.id_model import check_teacher, check_user_embedding
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import PropertyError, bad_value
@@ -153,6 +153,7 @@ def prepare(config):
         tried = make_model(everywhere, config, loaders[0]._dataset)
         if allows_all_positions(tried):
             everywhere.plain_cross_entropy = is_plain_cross_entropy(tried)
+            everywhere.leaves_out_uncounted = everywhere.plain_cross_entropy and reads_counted_alone(tried)
             return Prepared(dataset, loaders, everywhere, "all positions of a history in one pass")
     reason = reason or "this model does not allow all positions"
     dataset = create_dataset(config, all_positions=False)

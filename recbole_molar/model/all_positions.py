@@ -6,9 +6,12 @@ fraction of the work. Whether a model allows it is not listed anywhere but tried
 the cross-entropy over its item table, which is then computed in blocks: :func:`is_plain_cross_entropy`.
 """
 
+import contextlib
+
 import torch
 
 from recbole_molar.data.dataset import FIRST_TARGET, count_targets
+from recbole_molar.model.fused_layers import encoders, last_layer_at
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole_molar.model.loss import ce_loss
 
@@ -21,6 +24,7 @@ class AllPositions:
     reads_all_positions = False
     first_targets = None  # of the rows that are read now, [B]: a column of training rows
     plain_cross_entropy = False  # of the states over `item_embedding`
+    leaves_out_uncounted = False  # the last layer is computed from the first position that counts
     low_precision_products = False  # bfloat16 for the products of the cross-entropy; its softmax stays in float32
 
     def gather_indexes(self, output, gather_index):
@@ -31,16 +35,27 @@ class AllPositions:
 
     def calculate_loss(self, interaction):
         """The model's own loss on all M positions of a batch of windows."""
-        self.reads_all_positions = True
-        try:
-            if self.plain_cross_entropy:
-                return self._blocked_cross_entropy(interaction)
-            batch, targets = trim_and_target(interaction, self)
-            self.first_targets, batch[self.POS_ITEM_ID] = batch[FIRST_TARGET], targets
-            batch[self.NEG_ITEM_ID] = sample_negatives(targets, self.n_items)
+        if self.plain_cross_entropy:
+            return self._blocked_cross_entropy(interaction)
+        batch, targets = trim_and_target(interaction, self)
+        batch[self.POS_ITEM_ID], batch[self.NEG_ITEM_ID] = targets, sample_negatives(targets, self.n_items)
+        with self.reading_all_positions(batch[FIRST_TARGET]):
             return super().calculate_loss(batch)
+
+    @contextlib.contextmanager
+    def reading_all_positions(self, first):
+        """While inside, the model's states are those of all valid positions, see :func:`valid_positions`; first (Tensor): [B] of the rows to be read."""
+        self.reads_all_positions, self.first_targets = True, first
+        try:
+            with last_layer_at(self, (slice(None), slice(int(first.min()), None))) if self.leaves_out_uncounted else contextlib.nullcontext():
+                yield
         finally:
             self.reads_all_positions, self.first_targets = False, None
+
+    def users_of_all_positions(self, item_seq, item_seq_len, first):
+        """User embeddings after all M valid positions in row order: [B, L], [B], [B] -> [M, H]."""
+        with self.reading_all_positions(first):
+            return self.forward(item_seq, item_seq_len)
 
     def n_targets(self, interaction):
         """Positions of a batch that count."""
@@ -48,10 +63,9 @@ class AllPositions:
 
     def _blocked_cross_entropy(self, interaction):
         users, targets = [], []
-        for rows in parts_of_like_lengths(interaction[self.ITEM_SEQ_LEN]):
+        for rows in parts_of_like_lengths(interaction[self.ITEM_SEQ_LEN], interaction[FIRST_TARGET] if self.leaves_out_uncounted else None):
             batch, wanted = trim_and_target(interaction[rows], self)
-            self.first_targets = batch[FIRST_TARGET]
-            users.append(self.forward(batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]))  # [M', H]
+            users.append(self.users_of_all_positions(batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN], batch[FIRST_TARGET]))  # [M', H]
             targets.append(wanted)
         user = torch.cat(users)  # [M, H]
         with torch.autocast(user.device.type, dtype=torch.bfloat16, enabled=self.low_precision_products):
@@ -92,12 +106,12 @@ def trim_and_target(interaction, model):
     return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[valid]
 
 
-def of_all_positions(read, item_seq, item_seq_len, first):
+def of_all_positions(read, item_seq, item_seq_len, first, apart=False):
     """User embeddings at all M valid positions in row order, histories of like lengths read together.
 
     Args:
         read (callable): item_seq [B', L'], item_seq_len [B'], first [B'] -> [M', D], in row order. item_seq (Tensor): [B, L];
-            item_seq_len, first (Tensor): [B].
+            item_seq_len, first (Tensor): [B]. apart (bool): rows with positions that do not count are read apart.
 
     Returns:
         Tensor: [M, D].
@@ -105,7 +119,7 @@ def of_all_positions(read, item_seq, item_seq_len, first):
     valid = valid_positions(item_seq_len, item_seq.size(1), first)  # [B, L]
     place = valid.flatten().cumsum(0).view(valid.shape) - 1  # of each position among the valid ones
     users, places = [], []
-    for rows in parts_of_like_lengths(item_seq_len):
+    for rows in parts_of_like_lengths(item_seq_len, first if apart else None):
         lengths = item_seq_len[rows]
         longest = int(lengths.max())
         users.append(read(item_seq[rows, :longest], lengths, first[rows]))
@@ -201,6 +215,31 @@ def is_plain_cross_entropy(model):
         return own.shape == ours.shape and torch.allclose(own, ours, atol=1e-5, rtol=1e-5)
     finally:
         model.reads_all_positions = False
+        model.train(was_training)
+
+
+@torch.no_grad()
+def reads_counted_alone(model):
+    """Try whether a model's states are the same when the last layer is left out where positions do not count; False where there is nothing to leave out.
+
+    Args:
+        model: an instance of :func:`with_all_positions` that allows it.
+    """
+    if not encoders(model):
+        return False
+    was_training, width = model.training, min(6, model.max_seq_length)
+    model.eval()
+    item_seq = torch.randint(1, model.n_items, (2, width), generator=torch.Generator().manual_seed(2)).to(model.device)
+    lengths, first = torch.full((2,), width, device=model.device), torch.full((2,), width // 2, device=model.device)
+    found = []
+    try:
+        for model.leaves_out_uncounted in (True, False):
+            found.append(model.users_of_all_positions(item_seq, lengths, first))
+        return torch.allclose(*found, atol=1e-4, rtol=1e-3)
+    except (RuntimeError, IndexError):
+        return False
+    finally:
+        model.leaves_out_uncounted = False
         model.train(was_training)
 
 

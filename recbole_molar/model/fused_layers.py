@@ -1,8 +1,8 @@
 """Layers in fewer passes over memory: same parameters, same values to rounding, dropout alike in distribution.
 
 RecBole's attention by PyTorch's fused kernel where no dropout is at work, in evaluation and in training with `attn_dropout_prob: 0`; GELU and Swish of its
-feed-forward layer always. Any dropout on a CPU by 16 random bits for each value, a fifth of the time of PyTorch's. In evaluation the last layer of an
-encoder can be computed for the last item of each history alone: :func:`last_states_only`.
+feed-forward layer always. Any dropout on a CPU by 16 random bits for each value, a fifth of the time of PyTorch's. The last layer of an encoder can be
+computed for the positions that are read alone: :func:`last_layer_at`.
 """
 
 import contextlib
@@ -27,40 +27,45 @@ def fuse_layers(model):
             fused = {FeedForward.gelu: F.gelu, FeedForward.swish: F.silu}
             module.intermediate_act_fn = fused.get(getattr(module.intermediate_act_fn, "__func__", None), module.intermediate_act_fn)
         elif type(module) is TransformerEncoder and type(module.layer[-1]) is TransformerLayer:
-            module.forward, module.places = types.MethodType(_encode, module), None
+            module.forward, module.asking = types.MethodType(_encode, module), None
     return model
 
 
+def encoders(model):
+    """The encoders of a model that :func:`last_layer_at` knows."""
+    return [module for module in model.modules() if hasattr(module, "asking")]
+
+
 @contextlib.contextmanager
-def last_states_only(model, places):
-    """While inside, encoders of :func:`fuse_layers` give the state at one place of each row, and zeros elsewhere.
+def last_layer_at(model, asking):
+    """While inside, encoders of :func:`fuse_layers` give the states at some positions, and zeros elsewhere.
 
     Args:
-        model: the model around them. places (Tensor): [B].
+        model: the model around them. asking (tuple): the index that takes from states [B, L, H] those of the positions, [B, Q, H].
     """
-    encoders = [module for module in model.modules() if hasattr(module, "places")]
-    for encoder in encoders:
-        encoder.places = places
+    found = encoders(model)
+    for encoder in found:
+        encoder.asking = asking
     try:
         yield
     finally:
-        for encoder in encoders:
-            encoder.places = None
+        for encoder in found:
+            encoder.asking = None
 
 
 def _encode(self, hidden_states, attention_mask, output_all_encoded_layers=True):
     """RecBole's TransformerEncoder: [B, L, H] -> list of [B, L, H], one for each layer, or the last alone."""
-    if self.places is None:
+    if self.asking is None:
         return TransformerEncoder.forward(self, hidden_states, attention_mask, output_all_encoded_layers)
     layers = []
     for layer in self.layer[:-1]:
         hidden_states = layer(hidden_states, attention_mask)
         layers.append(hidden_states)
-    rows, mask = torch.arange(len(hidden_states), device=hidden_states.device), attention_mask.expand(len(hidden_states), -1, -1, -1)
-    mask = mask[rows, :, self.places, None] if mask.size(2) > 1 else mask  # [B, 1, 1, L]
-    last = _attend(self.layer[-1].multi_head_attention, hidden_states, mask, hidden_states[rows, self.places, None])
+    mask = attention_mask[:, 0].expand(len(hidden_states), -1, -1)  # [B, L or 1, L]
+    mask = mask[self.asking] if mask.size(1) > 1 else mask  # [B, Q or 1, L]
+    last = _attend(self.layer[-1].multi_head_attention, hidden_states, mask[:, None], hidden_states[self.asking])
     states = torch.zeros_like(hidden_states)
-    states[rows, self.places] = self.layer[-1].feed_forward(last)[:, 0]
+    states[self.asking] = self.layer[-1].feed_forward(last)
     return [*layers, states] if output_all_encoded_layers else [states]
 
 
@@ -76,11 +81,13 @@ def _drop(self, x):
 
 def _attend(self, input_tensor, attention_mask, asking=None):
     """[B, L, H], additive mask [B, 1, Q, L] or [B, 1, 1, L] -> [B, Q, H]; asking [B, Q, H] are the positions that attend, all by default."""
-    if self.training and self.attn_dropout.p > 0:
-        return MultiHeadAttention.forward(self, input_tensor, attention_mask)
     asking = input_tensor if asking is None else asking
     given = ((self.query, asking), (self.key, input_tensor), (self.value, input_tensor))
-    parts = (self.transpose_for_scores(layer(states)).transpose(1, 2) for layer, states in given)  # [B, heads, Q or L, H / heads]
-    context = F.scaled_dot_product_attention(*parts, attn_mask=attention_mask)
+    query, key, value = (self.transpose_for_scores(layer(states)).transpose(1, 2) for layer, states in given)  # [B, heads, Q or L, H / heads]
+    if self.training and self.attn_dropout.p > 0:
+        scores = query @ key.transpose(-1, -2) / self.sqrt_attention_head_size + attention_mask
+        context = self.attn_dropout(scores.softmax(-1)) @ value
+    else:
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
     context = context.transpose(1, 2).reshape(asking.shape)
     return self.LayerNorm(self.out_dropout(self.dense(context)) + asking)

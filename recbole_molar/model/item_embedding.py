@@ -144,4 +144,4 @@ def _table(marks, known, dim):
 
 
 def _checksum(tensors):
-    return hashlib.sha256(tensors["rows"].contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(tensors["rows"].contiguous().numpy()).hexdigest()

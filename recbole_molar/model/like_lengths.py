@@ -9,15 +9,18 @@ POSITIONS = {"cpu": 4096}
 POSITIONS_ELSEWHERE = 65536
 
 
-def parts_of_like_lengths(lengths):
+def parts_of_like_lengths(lengths, first=None):
     """Split rows.
 
     Args:
-        lengths (Tensor): of the histories, [B].
+        lengths (Tensor): of the histories, [B]. first (Tensor, optional): first position of each that counts, [B]: rows where all count stand apart.
 
     Returns:
         list of Tensor: rows of each part, in order of length; each row once.
     """
+    if first is not None:
+        groups = [rows for rows in ((first == 0).nonzero()[:, 0], first.nonzero()[:, 0]) if len(rows)]
+        return [rows[part] for rows in groups for part in parts_of_like_lengths(lengths[rows])]
     most = POSITIONS.get(lengths.device.type, POSITIONS_ELSEWHERE)
     order = lengths.argsort(stable=True)
     ends, start = [], 0

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_atomic
 from recbole_molar.data.dataset import TARGET_INDEX
-from recbole_molar.model.fused_layers import last_states_only
+from recbole_molar.model.fused_layers import last_layer_at
 from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
 from recbole_molar.processes import bar_off, mean_over_processes, n_processes, of_all, own_part
 from recbole_molar.trainer.rows import Rows
@@ -119,7 +119,8 @@ class RankingTrainer(Trainer):
         scores = torch.empty(len(lengths), self.tot_item_num, device=self.device)
         for rows in parts_of_like_lengths(lengths):
             part = cut_to_longest(interaction[rows], self.model)
-            with last_states_only(self.model, lengths[rows] - 1) if self.last_only else contextlib.nullcontext():
+            last = torch.arange(len(rows), device=lengths.device)[:, None], lengths[rows][:, None] - 1
+            with last_layer_at(self.model, last) if self.last_only else contextlib.nullcontext():
                 scores[rows] = self.model.full_sort_predict(part).view(len(rows), -1).float()
         return scores
 

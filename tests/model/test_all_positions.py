@@ -8,7 +8,8 @@ from tiny_run import make_model
 from recbole_molar.config import Config
 from recbole_molar.model import like_lengths
 from recbole_molar.model.all_positions import (
-    AllPositions, allows_all_positions, is_plain_cross_entropy, position_targets, sample_negatives, valid_positions, with_all_positions,
+    AllPositions, allows_all_positions, is_plain_cross_entropy, position_targets, reads_counted_alone, sample_negatives, valid_positions,
+    with_all_positions,
 )
 from recbole_molar.utils import create_dataset, get_model, recbole_sequential_models
 
@@ -147,3 +148,37 @@ def test_a_loss_that_adds_to_recboles_is_not_replaced(make_data, flags, monkeypa
     stock = get_model("SASRec").calculate_loss
     monkeypatch.setattr(get_model("SASRec"), "calculate_loss", lambda self, batch: stock(self, batch) + self.item_embedding.weight.square().mean())
     assert allows_all_positions(model) and not is_plain_cross_entropy(model)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_last_layer_is_left_out_where_positions_do_not_count(make_data, flags, monkeypatch, dropout):
+    """Same loss and gradients, and fewer positions through the last feed-forward layer."""
+    make_data()
+    monkeypatch.setitem(like_lengths.POSITIONS, "cpu", 24)
+    options = {"n_layers": 2, "hidden_dropout_prob": 0.0, "attn_dropout_prob": dropout, "train_batch_size": 100_000}
+    prepared, model = make_model(small(flags, "SASRec", train_windows="overlap", **options))
+    assert model.leaves_out_uncounted and make_model(small(flags, "GRU4Rec"))[1].leaves_out_uncounted is False
+    batch, found, rows = next(iter(prepared.loaders[0])), [], []
+    model.trm_encoder.layer[-1].feed_forward.register_forward_hook(lambda layer, given, output: rows.append(output.shape[:2].numel()))
+    if dropout:
+        monkeypatch.setattr(model.trm_encoder.layer[0].multi_head_attention.attn_dropout, "p", 0.0)
+        monkeypatch.setattr(model.trm_encoder.layer[1].multi_head_attention.attn_dropout, "forward", lambda weights: weights)  # its way, without chance
+    for model.leaves_out_uncounted in (True, False):
+        model.zero_grad()
+        rows.append(0)
+        loss = model.calculate_loss(batch)
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None)])
+    for left, right in zip(*found, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+    second = rows.index(0, 1)
+    assert model.n_targets(batch) <= sum(rows[:second]) < sum(rows[second:])
+
+
+def test_a_model_that_reads_uncounted_states_keeps_them(make_data, flags, monkeypatch):
+    make_data()
+    _, model = make_model(small(flags, "SASRec", train_windows="overlap"))
+    assert reads_counted_alone(model)
+    encode = model.trm_encoder.forward
+    monkeypatch.setattr(model.trm_encoder, "forward", lambda *given, **named: [states.cumsum(1) for states in encode(*given, **named)])
+    assert allows_all_positions(model) and not reads_counted_alone(model) and model.training

@@ -6,7 +6,7 @@ import pytest
 import torch
 from recbole.model.layers import FeedForward, MultiHeadAttention, TransformerEncoder
 
-from recbole_molar.model.fused_layers import fuse_layers, last_states_only
+from recbole_molar.model.fused_layers import fuse_layers, last_layer_at
 
 
 def layer(dropout):
@@ -102,9 +102,9 @@ def test_the_last_layer_for_one_place_of_each_row(mask, all_layers):
     given = wide if mask == "causal" else narrow
     whole = encoder[0](x, given, output_all_encoded_layers=all_layers)
     fuse_layers(encoder)
-    with last_states_only(encoder, places):
-        found = encoder[0](x, given, output_all_encoded_layers=all_layers)
     rows = torch.arange(3)
+    with last_layer_at(encoder, (rows[:, None], places[:, None])):
+        found = encoder[0](x, given, output_all_encoded_layers=all_layers)
     assert len(found) == len(whole) == (2 if all_layers else 1)
     torch.testing.assert_close(found[-1][rows, places], whole[-1][rows, places], rtol=1e-4, atol=1e-5)
     assert found[-1].count_nonzero(-1).count_nonzero() == 3

@@ -87,16 +87,7 @@ class IDModel(nn.Module):
     def all_users(self, item_seq, item_seq_len, first):
         """User embeddings after each valid position, see :func:`valid_positions`, whose products with :meth:`item_embeddings` are the logits of its
         softmax: [B, L], [B], [B] -> [M, D_id]."""
-
-        def read(item_seq, lengths, first):
-            self.model.first_targets = first
-            return self.model.forward(item_seq, lengths)
-
-        self.model.reads_all_positions = True
-        try:
-            return of_all_positions(read, item_seq, item_seq_len, first)
-        finally:
-            self.model.reads_all_positions, self.model.first_targets = False, None
+        return of_all_positions(self.model.users_of_all_positions, item_seq, item_seq_len, first, apart=self.model.leaves_out_uncounted)
 
     def full_sort_predict(self, interaction):
         """The model's own scores of all items."""

@@ -1,7 +1,8 @@
 """The targets of speed, measured beside the peers on this machine: python -m tests.benchmarks [--rows=[evaluation, catalogue]] [--dataset=... --data_path=...]
 
-Each row is a ratio of CPU seconds of one process, the two sides taking turns (`utilisation`: of seconds). Any `--key=value` of a run is handed on.
-Without `--data_path` to ml-1m give `--dataset=ml-100k`, which comes with RecBole.
+Each row is a ratio of CPU seconds of one process, the two sides taking turns, but where it says something else (`utilisation` and `convergence`: of
+seconds). Any `--key=value` of a run is handed on. Without `--data_path` to ml-1m give `--dataset=ml-100k`, which comes with RecBole. All together take
+some two hours, of which `convergence` takes more than one and `growth` a quarter; the others are done first.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from accelerate.state import AcceleratorState  # noqa: E402
 from recbole_molar.command_line import parse_command_line  # noqa: E402
 from side_by_side import HEADER, machine  # noqa: E402
 
-ROWS = ("all_positions", "evaluation", "catalogue", "end_to_end_step", "utilisation")
+ROWS = ("all_positions", "evaluation", "catalogue", "end_to_end_step", "utilisation", "growth", "convergence")
 
 
 def main():

@@ -1,5 +1,6 @@
 """How seconds and memory grow with the number of items and of users, on generated data; each size in a process of its own.
 
+    OMP_NUM_THREADS=1 python -m tests.benchmarks --rows=[growth]           # the last step of each axis
     OMP_NUM_THREADS=1 python tests/benchmarks/growth.py                    # 1 k to 300 k items, 10 k to 1 M users
     OMP_NUM_THREADS=1 python tests/benchmarks/growth.py --quick            # up to 10 k items and 100 k users
 
@@ -25,6 +26,7 @@ AXES = {  # (items, users) of each size; interactions of a user: all items must 
     "users": ([(10_000, n) for n in (10_000, 100_000, 1_000_000)], 12),
 }
 STEPS, ENCODED = 4, 512
+LINEAR = 0.8  # least ratio that counts as linear: two measurements differ by as much
 STAGES = ("load", "epoch", "evaluation", "encoding")
 
 
@@ -94,6 +96,20 @@ def measured(n_items, n_users, history):
     if done.returncode:
         sys.exit(f"error: {n_items} items, {n_users} users: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(given):
+    """Rows of `python -m tests.benchmarks`: each stage, and the peak, at the largest size of an axis beside the size before it times the growth."""
+    from side_by_side import Row
+
+    for axis, (sizes, history) in AXES.items():
+        before, after = (measured(*size, history) for size in sizes[-2:])
+        times = after[axis] / before[axis]
+        for stage in after["seconds"]:
+            against = f"{times:.0f} times the seconds of {before[axis]:,}"
+            yield Row(f"{stage}, {after[axis]:,} {axis}", against, after["seconds"][stage], times * before["seconds"][stage], LINEAR, "linear is 1")
+        peaks = [max(size["peaks"].values()) for size in (before, after)]
+        yield Row(f"peak memory, {after[axis]:,} {axis}", f"{times:.0f} times the GiB of {before[axis]:,}", peaks[1], times * peaks[0], LINEAR, "GiB, not seconds")
 
 
 def main():

@@ -109,7 +109,8 @@ def measure(given):
             against = f"{times:.0f} times the seconds of {before[axis]:,}"
             yield Row(f"{stage}, {after[axis]:,} {axis}", against, after["seconds"][stage], times * before["seconds"][stage], LINEAR, "linear is 1")
         peaks = [max(size["peaks"].values()) for size in (before, after)]
-        yield Row(f"peak memory, {after[axis]:,} {axis}", f"{times:.0f} times the GiB of {before[axis]:,}", peaks[1], times * peaks[0], LINEAR, "GiB, not seconds")
+        against = f"{times:.0f} times the GiB of {before[axis]:,}"
+        yield Row(f"peak memory, {after[axis]:,} {axis}", against, peaks[1], times * peaks[0], LINEAR, "GiB, not seconds")
 
 
 def main():

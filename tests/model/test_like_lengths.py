@@ -19,6 +19,14 @@ def test_each_row_once_in_order_of_length(monkeypatch, most, n_parts):
     assert all(len(rows) == 1 or len(rows) * int(lengths[rows].max()) <= most for rows in parts)
 
 
+def test_rows_where_all_positions_count_stand_apart(monkeypatch):
+    monkeypatch.setitem(like_lengths.POSITIONS, "cpu", 9)
+    lengths, first = torch.tensor([3, 5, 1, 3, 2, 4]), torch.tensor([0, 2, 0, 0, 0, 3])
+    assert [rows.tolist() for rows in parts_of_like_lengths(lengths, first)] == [[2, 4, 0], [3], [5], [1]]
+    for plain, found in zip(parts_of_like_lengths(lengths), parts_of_like_lengths(lengths, torch.zeros_like(lengths)), strict=True):
+        assert torch.equal(plain, found)
+
+
 def test_only_lists_are_cut():
     batch = Interaction({"seq": torch.arange(10).view(2, 5), "length": torch.tensor([2, 3]), "pair": torch.zeros(2, 2), "user": torch.tensor([7, 8])})
     cut = cut_to_longest(batch, SimpleNamespace(ITEM_SEQ="seq", ITEM_SEQ_LEN="length"))

@@ -46,8 +46,9 @@ class AllPositions:
     def reading_all_positions(self, first):
         """While inside, the model's states are those of all valid positions, see :func:`valid_positions`; first (Tensor): [B] of the rows to be read."""
         self.reads_all_positions, self.first_targets = True, first
+        start = int(first.min()) if self.leaves_out_uncounted else 0
         try:
-            with last_layer_at(self, (slice(None), slice(int(first.min()), None))) if self.leaves_out_uncounted else contextlib.nullcontext():
+            with last_layer_at(self, (slice(None), slice(start, None))) if start else contextlib.nullcontext():
                 yield
         finally:
             self.reads_all_positions, self.first_targets = False, None

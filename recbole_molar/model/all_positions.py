@@ -107,12 +107,12 @@ def trim_and_target(interaction, model):
     return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[valid]
 
 
-def of_all_positions(read, item_seq, item_seq_len, first, apart=False):
+def of_all_positions(read, item_seq, item_seq_len, first):
     """User embeddings at all M valid positions in row order, histories of like lengths read together.
 
     Args:
         read (callable): item_seq [B', L'], item_seq_len [B'], first [B'] -> [M', D], in row order. item_seq (Tensor): [B, L];
-            item_seq_len, first (Tensor): [B]. apart (bool): rows with positions that do not count are read apart.
+            item_seq_len, first (Tensor): [B].
 
     Returns:
         Tensor: [M, D].
@@ -120,7 +120,7 @@ def of_all_positions(read, item_seq, item_seq_len, first, apart=False):
     valid = valid_positions(item_seq_len, item_seq.size(1), first)  # [B, L]
     place = valid.flatten().cumsum(0).view(valid.shape) - 1  # of each position among the valid ones
     users, places = [], []
-    for rows in parts_of_like_lengths(item_seq_len, first if apart else None):
+    for rows in parts_of_like_lengths(item_seq_len):
         lengths = item_seq_len[rows]
         longest = int(lengths.max())
         users.append(read(item_seq[rows, :longest], lengths, first[rows]))
@@ -155,6 +155,17 @@ def with_all_positions(model_class):
     return type(model_class.__name__, (AllPositions, model_class), {"__module__": model_class.__module__})
 
 
+@contextlib.contextmanager
+def in_evaluation(model):
+    """While inside, the model is in evaluation; afterwards as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @torch.no_grad()
 def allows_all_positions(model):
     """Try whether the states and the loss at all positions are those of the prefixes, each fed alone.
@@ -165,31 +176,26 @@ def allows_all_positions(model):
     Returns:
         bool: False too if the model gathers nothing, or reads something else than the history and the next item.
     """
-    was_training, width = model.training, min(6, model.max_seq_length)
-    model.eval()
+    width = min(6, model.max_seq_length)
     generator = torch.Generator().manual_seed(0)
     item_seq = torch.zeros(2, model.max_seq_length, dtype=torch.long)
     item_seq[:, :width] = torch.randint(1, model.n_items, (2, width), generator=generator)
     item_seq = item_seq.to(model.device)
     lengths = torch.full((2,), width, device=model.device)
+    columns = torch.arange(item_seq.size(1), device=item_seq.device)
+    prefix_len = torch.arange(1, width + 1, device=item_seq.device).repeat(2)  # [2 * width]
+    prefixes = item_seq.repeat_interleave(width, dim=0) * (columns < prefix_len[:, None])
     try:
-        model.reads_all_positions = True
-        at_once = model.forward(item_seq, lengths)
-        model.reads_all_positions = False
-        columns = torch.arange(item_seq.size(1), device=item_seq.device)
-        prefix_len = torch.arange(1, width + 1, device=item_seq.device).repeat(2)  # [2 * width]
-        prefixes = item_seq.repeat_interleave(width, dim=0) * (columns < prefix_len[:, None])
-        alone = model.forward(prefixes, prefix_len)  # [2 * width, H]
-        if at_once.shape != alone.shape or not torch.allclose(at_once, alone, atol=1e-4, rtol=1e-3):
-            return False
-        loss_alone = _loss(model, prefixes, prefix_len)
-        model.reads_all_positions = True
-        return torch.allclose(_loss(model, item_seq, lengths), loss_alone, atol=1e-4, rtol=1e-3)
+        with in_evaluation(model):
+            at_once = model.users_of_all_positions(item_seq, lengths, torch.zeros_like(lengths))
+            alone = model.forward(prefixes, prefix_len)  # [2 * width, H]
+            if at_once.shape != alone.shape or not torch.allclose(at_once, alone, atol=1e-4, rtol=1e-3):
+                return False
+            loss_alone = _loss(model, prefixes, prefix_len)
+            with model.reading_all_positions(torch.zeros_like(lengths)):
+                return torch.allclose(_loss(model, item_seq, lengths), loss_alone, atol=1e-4, rtol=1e-3)
     except (TypeError, RuntimeError, IndexError, AttributeError, KeyError, ValueError):
         return False  # this model wants other inputs: it is trained on prefixes, as RecBole does
-    finally:
-        model.reads_all_positions = False
-        model.train(was_training)
 
 
 @torch.no_grad()
@@ -205,18 +211,13 @@ def is_plain_cross_entropy(model):
     owner = next(base for base in type(model).__mro__ if base is not AllPositions and "calculate_loss" in vars(base))
     if table is None or not owner.__module__.startswith("recbole.") or type(model).__mro__[2].__module__.partition(".")[0] != "recbole":
         return False
-    was_training, width = model.training, min(6, model.max_seq_length)
-    model.eval()
+    width = min(6, model.max_seq_length)
     item_seq = torch.randint(1, model.n_items, (4, width), generator=torch.Generator().manual_seed(1)).to(model.device)
     lengths = torch.full((4,), width, device=model.device)
-    model.reads_all_positions = True
-    try:
+    with in_evaluation(model), model.reading_all_positions(torch.zeros_like(lengths)):
         own = _loss(model, item_seq, lengths)
         ours = ce_loss(model.forward(item_seq, lengths), table, torch.ones(4 * width, dtype=torch.long, device=model.device), first=0)
-        return own.shape == ours.shape and torch.allclose(own, ours, atol=1e-5, rtol=1e-5)
-    finally:
-        model.reads_all_positions = False
-        model.train(was_training)
+    return own.shape == ours.shape and torch.allclose(own, ours, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -228,20 +229,18 @@ def reads_counted_alone(model):
     """
     if not encoders(model):
         return False
-    was_training, width = model.training, min(6, model.max_seq_length)
-    model.eval()
+    width, found = min(6, model.max_seq_length), []
     item_seq = torch.randint(1, model.n_items, (2, width), generator=torch.Generator().manual_seed(2)).to(model.device)
     lengths, first = torch.full((2,), width, device=model.device), torch.full((2,), width // 2, device=model.device)
-    found = []
     try:
-        for model.leaves_out_uncounted in (True, False):
-            found.append(model.users_of_all_positions(item_seq, lengths, first))
+        with in_evaluation(model):
+            for model.leaves_out_uncounted in (True, False):
+                found.append(model.users_of_all_positions(item_seq, lengths, first))
         return torch.allclose(*found, atol=1e-4, rtol=1e-3)
     except (RuntimeError, IndexError):
         return False
     finally:
         model.leaves_out_uncounted = False
-        model.train(was_training)
 
 
 def _loss(model, item_seq, item_seq_len):

@@ -1,8 +1,8 @@
 """The targets of speed, measured beside the peers on this machine: python -m tests.benchmarks [--rows=[evaluation, catalogue]] [--dataset=... --data_path=...]
 
-Each row is a ratio of CPU seconds of one process, the two sides taking turns, but where it says something else (`utilisation` and `convergence`: of
-seconds). Any `--key=value` of a run is handed on. Without `--data_path` to ml-1m give `--dataset=ml-100k`, which comes with RecBole. All together take
-some two hours, of which `convergence` takes more than one and `growth` a quarter; the others are done first.
+Each row is a ratio of CPU seconds of one process, one side after the other or both in turns, but where it says something else (`utilisation` and
+`convergence`: of seconds; `growth`: of processes of their own). Any `--key=value` of a run is handed on. Without `--data_path` to ml-1m give
+`--dataset=ml-100k`, which comes with RecBole. `growth` takes some five minutes, `convergence` more than an hour; the others are done first.
 """
 
 import importlib

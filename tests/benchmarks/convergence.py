@@ -11,13 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from side_by_side import HEADER, Row
+
 METRIC = "ndcg@10"
 
 
 def measure(given):
-    """Two rows of `python -m tests.benchmarks`: to the best validation figure of the prefixes, and of each run to its own best."""
+    """Rows of `python -m tests.benchmarks`: both runs are made."""
     from recbole_molar.quick_start import run
-    from side_by_side import Row
 
     own = {name: value for name, value in given.items() if name not in ("dataset", "data_path")}
     with tempfile.TemporaryDirectory() as folder:
@@ -25,15 +26,21 @@ def measure(given):
         files = [
             run([f"--{name}={value}" for name, value in {**options, "train_all_positions": everywhere}.items()])["result_file"] for everywhere in (False, True)
         ]
-        (theirs, their_curve), (ours, our_curve) = (read(Path(file).parent) for file in files)
-    ends = f"valid {theirs['best_valid_result'][METRIC]:.4f} there and {ours['best_valid_result'][METRIC]:.4f} here, " \
-        f"test {theirs['test_result'][METRIC]:.4f} and {ours['test_result'][METRIC]:.4f}"
-    goal = theirs["best_valid_result"][METRIC]
-    there, reached, best = seconds_to(their_curve, goal), seconds_to(our_curve, goal), seconds_to(our_curve, ours["best_valid_result"][METRIC])
-    note = f"seconds, not CPU seconds; seed {ours['seed']}; {ends}"
-    seconds = reached[0] if reached else float("inf")
-    yield Row("to the best validation NDCG@10 of SASRec, ml-100k", "one row for each prefix", seconds, there[0], 30, note)
-    yield Row("the same, each to its own best", "one row for each prefix", best[0], there[0], None, note)
+        yield from compared(*(Path(file).parent for file in files))
+
+
+def compared(prefixes, everywhere):
+    """Two rows from the folders of two finished runs: to the best validation figure of the prefixes, and of each run to its own best."""
+    (theirs, their_curve), (ours, our_curve) = read(prefixes), read(everywhere)
+    if theirs["split_hash"] != ours["split_hash"]:
+        raise SystemExit("error: the two runs have different splits (split_hash in result.json)")
+    goal, best = (result["best_valid_result"][METRIC] for result in (theirs, ours))
+    tests = [result["test_result"][METRIC] for result in (theirs, ours)]
+    note = f"seconds, not CPU seconds; seed {ours['seed']}; valid {goal:.4f} there and {best:.4f} here, test {tests[0]:.4f} and {tests[1]:.4f}"
+    there = seconds_to(their_curve, goal)
+    what = f"to the best validation NDCG@10 of {theirs['model']}, {theirs['dataset']}"
+    yield Row(what, theirs["training"], seconds_to(our_curve, goal), there, 30, note)
+    yield Row("the same, each to its own best", theirs["training"], seconds_to(our_curve, best), there, None, note)
 
 
 def read(folder):
@@ -43,31 +50,14 @@ def read(folder):
 
 
 def seconds_to(curve, goal):
-    """Seconds and epochs until the metric reaches the goal, or None."""
+    """Seconds until the metric reaches the goal; infinite if it never does."""
     total = 0.0
     for entry in curve:
         total += entry["train_seconds"] + entry.get("valid_seconds", 0.0)
         if entry.get("valid", {}).get(METRIC, -1.0) >= goal:
-            return total, entry["epoch"]
-    return None
-
-
-def main(first, second):
-    """Print both runs."""
-    (result_1, curve_1), (result_2, curve_2) = read(first), read(second)
-    if result_1["split_hash"] != result_2["split_hash"]:
-        raise SystemExit("error: the two runs have different splits (split_hash in result.json)")
-    goal = result_1["best_valid_result"][METRIC]
-    print(f"goal: validation {METRIC} {goal:.4f}")
-    reached = []
-    for result, curve in ((result_1, curve_1), (result_2, curve_2)):
-        reached.append(seconds_to(curve, goal))
-        when = f"after {reached[-1][0]:.0f} s, epoch {reached[-1][1]}" if reached[-1] else "never"
-        valid, test = result["best_valid_result"][METRIC], result["test_result"][METRIC]
-        print(f"{result['model']} [{result['training']}]: goal {when}; ends at valid {valid:.4f}, test {test:.4f}, {len(curve)} epochs")
-    if all(reached):
-        print(f"ratio of seconds to the goal: {reached[0][0] / reached[1][0]:.1f}")
+            return total
+    return float("inf")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    print(HEADER, *compared(*sys.argv[1:3]), sep="\n")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-from side_by_side import machine  # noqa: E402
+from side_by_side import HEADER, Row, machine  # noqa: E402
 
 AXES = {  # (items, users) of each size; interactions of a user: all items must occur
     "items": ([(n, 10_000) for n in (1_000, 10_000, 100_000, 300_000)], 33),
@@ -100,21 +100,23 @@ def measured(n_items, n_users, history):
 
 def measure(given):
     """Rows of `python -m tests.benchmarks`: each stage, and the peak, at the largest size of an axis beside the size before it times the growth."""
-    from side_by_side import Row
-
     for axis, (sizes, history) in AXES.items():
-        before, after = (measured(*size, history) for size in sizes[-2:])
-        times = after[axis] / before[axis]
-        for stage in after["seconds"]:
-            against = f"{times:.0f} times the seconds of {before[axis]:,}"
-            yield Row(f"{stage}, {after[axis]:,} {axis}", against, after["seconds"][stage], times * before["seconds"][stage], LINEAR, "linear is 1")
-        peaks = [max(size["peaks"].values()) for size in (before, after)]
-        against = f"{times:.0f} times the GiB of {before[axis]:,}"
-        yield Row(f"peak memory, {after[axis]:,} {axis}", against, peaks[1], times * peaks[0], LINEAR, "GiB, not seconds")
+        yield from growth(axis, *(measured(*size, history) for size in sizes[-2:]))
+
+
+def growth(axis, before, after):
+    """Rows from two sizes of an axis, as :func:`one_size` gives them."""
+    times = after[axis] / before[axis]
+    for stage in after["seconds"]:
+        against = f"{times:.0f} times the seconds of {before[axis]:,}"
+        yield Row(f"{stage}, {after[axis]:,} {axis}", against, after["seconds"][stage], times * before["seconds"][stage], LINEAR, "linear is 1")
+    peaks = [max(size["peaks"].values()) for size in (before, after)]
+    against = f"{times:.0f} times the GiB of {before[axis]:,}"
+    yield Row(f"peak memory, {after[axis]:,} {axis}", against, peaks[1], times * peaks[0], LINEAR, "GiB, not seconds")
 
 
 def main():
-    """Print a table for each axis, and how each stage grew with the last step of it."""
+    """Print a table for each axis, and the rows of its last step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int)
     parser.add_argument("--users", type=int)
@@ -133,11 +135,7 @@ def main():
             found.append(measured(n_items, n_users, history))
             cells = (f"{found[-1]['seconds'].get(stage, '')} | {found[-1]['peaks'].get(stage, '')}" for stage in STAGES)
             print(f"| {n_items:,} | {n_users:,} | {' | '.join(cells)} |", flush=True)
-        before, after = found[-2:]
-        times = after[axis] / before[axis]
-        grown = [f"{stage} {after['seconds'][stage] / before['seconds'][stage]:.1f}" for stage in STAGES if stage in after["seconds"]]
-        peak = max(after["peaks"].values()) / max(before["peaks"].values())
-        print(f"{times:.0f} times the {axis}: {', '.join(grown)} times the seconds, {peak:.1f} times the peak")
+        print("", HEADER, *growth(axis, *found[-2:]), sep="\n")
 
 
 if __name__ == "__main__":

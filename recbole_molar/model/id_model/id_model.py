@@ -7,7 +7,7 @@ from torch import nn
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import FIRST_TARGET
-from recbole_molar.model.all_positions import n_targets, of_all_positions
+from recbole_molar.model.all_positions import in_evaluation, n_targets, of_all_positions
 from recbole_molar.property_error import bad_value
 from recbole.data.interaction import Interaction
 
@@ -87,7 +87,7 @@ class IDModel(nn.Module):
     def all_users(self, item_seq, item_seq_len, first):
         """User embeddings after each valid position, see :func:`valid_positions`, whose products with :meth:`item_embeddings` are the logits of its
         softmax: [B, L], [B], [B] -> [M, D_id]."""
-        return of_all_positions(self.model.users_of_all_positions, item_seq, item_seq_len, first, apart=self.model.leaves_out_uncounted)
+        return of_all_positions(self.model.users_of_all_positions, item_seq, item_seq_len, first)
 
     def full_sort_predict(self, interaction):
         """The model's own scores of all items."""
@@ -123,18 +123,15 @@ def check_teacher(model, max_length):
 @torch.no_grad()
 def _reads(model, length):
     """Try whether a model reads a history of so many items: one with a table of positions does not."""
-    was_training = model.training
     item_seq = torch.ones(1, length, dtype=torch.long, device=model.device)
     try:
-        with torch.random.fork_rng(devices=[]):
-            model.eval().forward(item_seq, torch.tensor([length], device=model.device))
+        with torch.random.fork_rng(devices=[]), in_evaluation(model):
+            model.forward(item_seq, torch.tensor([length], device=model.device))
         return True
     except (TypeError, AttributeError):
         return True  # it reads something else than histories
     except (IndexError, RuntimeError):
         return False
-    finally:
-        model.train(was_training)
 
 
 class IDModels(nn.Module):

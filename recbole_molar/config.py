@@ -123,7 +123,7 @@ class Config(RecBoleConfig):
         self._read_ours(ours / "overall.yaml")
         self._read_ours(ours / "model" / f"{model}.yaml")
         if "mirm_backbone" in self.internal_config_dict:
-            self._load_parts(ours)
+            self._load_parts(ours, dataset)
         self._read_ours(ours / "dataset" / f"{dataset}.yaml")
         data_path = self.external_config_dict.get("data_path", self.internal_config_dict["data_path"])
         self.known_keys = recbole_keys | self.own_keys | set(_listed_keys()) | set(_keys_read_by(model_class))
@@ -132,7 +132,7 @@ class Config(RecBoleConfig):
         self.origins.update(dict.fromkeys(protocol, "RecBole's protocol for sequential models"))
         self._check_keys()
 
-    def _load_parts(self, ours):
+    def _load_parts(self, ours, dataset):
         chosen = {**self.internal_config_dict, **self.external_config_dict}
         backbone = chosen["mirm_backbone"]
         for file in ("compact", "pretrained"):
@@ -146,7 +146,8 @@ class Config(RecBoleConfig):
             self._read_ours(ours / "user_encoder" / f"{chosen['user_encoder']}.yaml")
         if "id_model" in chosen:  # HLLM has none
             self.id_model_class = get_model(chosen["id_model"], key="id_model")  # before its name is made into that of a file
-            self._read_ours(ours / "id_model" / f"{chosen['id_model']}.yaml")
+            for file in id_model_files(chosen["id_model"], dataset):
+                self._read_ours(file)
 
     def _read_ours(self, file):
         if file.is_file():
@@ -260,6 +261,11 @@ def refuse_foreign_code(file, typed, flags=None):
 
 
 @lru_cache
+def id_model_files(name, dataset):
+    """YAML files of an ID model's properties, `id_<key>` each: its own, and over them those for one data set. Either may be missing."""
+    return [properties_dir() / "id_model" / f"{stem}.yaml" for stem in (name, f"{name}-{dataset}")]
+
+
 def _keys_of_any_model():
     """Keys of all our YAML files and of RecBole's models: a data set's own YAML serves every model."""
     recbole = Path(inspect.getfile(RecBoleConfig)).parent.parent / "properties" / "model"

@@ -11,8 +11,8 @@ from accelerate.utils import broadcast_object_list
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_json
-from recbole_molar.command_line import config_file_list, parse_command_line, properties_dir, read_yaml
-from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
+from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
+from recbole_molar.config import CODE_KEYS, Config, id_model_files, refuse_foreign_code
 from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
 from recbole_molar.lock import cache_lock
@@ -289,8 +289,8 @@ def make_id_configs(config):
     origins = {key[3:]: origin for key, origin in config.origins.items() if config._is_id_model_key(key)}
     configs = {"id_model": _make_id_config(config, config["id_model"], own, origins, "id_")}
     for name, given in (config["more_id_models"] or {}).items():
-        ours = properties_dir() / "id_model" / f"{get_model(name, key='more_id_models').__name__}.yaml"
-        defaults = {key[3:]: value for key, value in (read_yaml(ours) if ours.is_file() else {}).items()}
+        files = id_model_files(get_model(name, key="more_id_models").__name__, config["dataset"])
+        defaults = {key[3:]: value for file in files if file.is_file() for key, value in read_yaml(file).items()}
         origins = dict.fromkeys(given or {}, config.origins.get("more_id_models"))
         configs[f"id_model_{name}"] = _make_id_config(config, name, {**defaults, **(given or {})}, origins, f"more_id_models.{name}.")
     return configs

@@ -188,9 +188,16 @@ def test_keys_of_the_id_model_reach_it():
     for file in properties_dir().rglob("*.yaml"):
         given = read_yaml(file)
         written = {key: value for key, value in given.items() if key.startswith("id_") and key not in ("id_model", "id_weights", "id_training")}
-        whose = {"id_model": file.stem if file.parent.name == "id_model" else given.get("id_model", "SASRec")} if written else {}
+        whose = {"id_model": file.stem.partition("-")[0] if file.parent.name == "id_model" else given.get("id_model", "SASRec")} if written else {}
         found = make_id_configs(config(model="Molar", **whose, **written))["id_model"]
         assert {key: found[key[3:]] for key in written} == written
+
+
+def test_an_id_model_has_properties_of_its_own_for_a_data_set():
+    many = make_id_configs(config(model="Molar", dataset="ml-1m", id_model="GRU4Rec", more_id_models={"SASRec": {"epochs": 3}, "DuoRec": {}}))
+    assert [(one["learning_rate"], one["epochs"]) for one in many.values()] == [(0.015, 12), (0.002, 3), (0.002, 16)]
+    few = make_id_configs(config(model="Molar", dataset="ml-100k", id_model="SASRec", more_id_models={"DuoRec": {}}))
+    assert [(one["learning_rate"], one["epochs"]) for one in few.values()] == [(0.001, 60), (0.001, 60)]
 
 
 def test_keys_of_the_id_model():

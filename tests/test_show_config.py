@@ -36,7 +36,7 @@ def test_origins(tmp_path):
         "compact_num_heads": line_of("backbone/compact.yaml", "compact_num_heads"), "id_stopping_step": line_of("id_model/SASRec.yaml", "id_stopping_step"),
     }
     assert found["eval_args"] == f"{mine}, line 3, over RecBole's protocol for sequential models"
-    assert found["id_epochs"] == line_of("dataset/ml-1m.yaml", "id_epochs")
+    assert found["id_epochs"] == line_of("id_model/SASRec-ml-1m.yaml", "id_epochs")
     sasrec = origins("--model=SASRec", "--dataset=ml-1m")
     assert sasrec["hidden_size"] == "RecBole's model/SASRec.yaml, line 3" and sasrec["eval_step"].startswith("RecBole's overall.yaml, line ")
 

@@ -28,7 +28,7 @@ NotOffered = Annotated[Any, AfterValidator(values.refuse_pickles)]
 
 
 class TransformerKeys(BaseModel, strict=True, extra="ignore"):
-    """`properties/model/DuoRec.yaml`: keys that RecBole's Transformers share. A model of the user's own may mean something else by them."""
+    """`properties/model/DuoRec.yaml`: keys that RecBole's Transformers share, and its GRU4Rec. A model of the user's own may mean something else by them."""
 
     n_layers: Count = None
     n_heads: Count = None
@@ -36,6 +36,7 @@ class TransformerKeys(BaseModel, strict=True, extra="ignore"):
     inner_size: Count = None
     hidden_dropout_prob: Share = None
     attn_dropout_prob: Share = None
+    dropout_prob: Share = None
     hidden_act: Literal["gelu", "relu", "swish", "tanh", "sigmoid"] = None
     layer_norm_eps: NotNegative = None
     initializer_range: NotNegative = None

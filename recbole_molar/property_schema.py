@@ -140,6 +140,7 @@ class Properties(TransformerKeys):
     item_content_scale: Annotated[float | None, Field(ge=0, description="a number of at least 0, or ~ for 1")] = None
     item_dropout: Dropout = None
     item_id_residual: bool = None
+    history_time_gaps: bool = None
     user_encoder: Word = None
     dueg_layers: Annotated[Count | None, Field(description="a whole number of at least 1, or ~ for all")] = None
     dueg_user_token: Literal["first", "last"] = None

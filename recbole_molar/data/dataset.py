@@ -29,6 +29,8 @@ from recbole.utils.url import decide_download, download_url, extract_zip, rename
 TARGET_INDEX = "target_index"
 # Column of training rows of many targets: the first position whose next item is one; what stands before it is a history to read.
 FIRST_TARGET = "first_target"
+# Values of :meth:`HistoryDataset.time_gaps`.
+TIME_GAPS = 64
 # RecBole's transform that hides items of a row, which are then the targets (BERT4Rec).
 MASKED = "mask_itemseq"
 
@@ -191,7 +193,7 @@ class HistoryDataset(SequentialDataset):
     def _window_targets(self):
         """Index of each row's last target: windows counted back from the last training item, then the held-out items."""
         width, stride = self.max_item_list_len, self._stride()
-        held = np.clip(self.user_ends - self.user_starts - 2, 0, self.held_out)
+        held = self._n_held_out()
         last = self.user_ends - 1 - held
         n_targets = last - self.user_starts  # 0 for a user with one interaction
         n_windows = (n_targets > 0) + np.ceil(np.maximum(n_targets - width, 0) / stride).astype(np.int64)
@@ -236,7 +238,7 @@ class HistoryDataset(SequentialDataset):
 
     def train_histories(self):
         """Items of each user's training interactions, in order: list of int64 arrays. Held-out items are not in it."""
-        held = np.clip(self.user_ends - self.user_starts - 2, 0, self.held_out)
+        held = self._n_held_out()
         items = self.sorted_items.numpy()
         return [items[start:end] for start, end in zip(self.user_starts, self.user_ends - held, strict=True)]
 
@@ -259,6 +261,25 @@ class HistoryDataset(SequentialDataset):
         rows = np.repeat(np.arange(len(targets)), lengths)
         offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return torch.from_numpy(rows), self.sorted_items[torch.from_numpy(np.repeat(starts, lengths) + offsets)]
+
+    def time_gaps(self):
+        """How long after the user's item before it each interaction came, by sorted_items: Tensor [M] of uint8, below TIME_GAPS.
+
+        0 is a user's first, 1 the same time, then one step for each doubling, counted from the shortest time there is between two training interactions.
+        """
+        gaps = np.diff(self.sorted_times, prepend=0.0)
+        gaps[self.user_starts] = 0.0
+        later = gaps > 0
+        in_training = np.arange(len(gaps)) < np.repeat(self.user_ends - self._n_held_out(), self.user_ends - self.user_starts)
+        shortest = gaps[later & in_training].min(initial=np.inf)
+        steps = 1 + later
+        steps[later] += np.log2(np.maximum(gaps[later] / shortest, 1.0)).astype(np.int64)
+        steps[self.user_starts] = 0
+        return torch.from_numpy(np.minimum(steps, TIME_GAPS - 1).astype(np.uint8))
+
+    def _n_held_out(self):
+        """Interactions of each user that are in validation and test, [users]."""
+        return np.clip(self.user_ends - self.user_starts - 2, 0, self.held_out)
 
     def split_hash(self):
         """Hex digest of who interacted with what in which order, and of what is held out. Equal for all models of one comparison."""

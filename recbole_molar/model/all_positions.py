@@ -107,12 +107,12 @@ def trim_and_target(interaction, model):
     return batch, position_targets(item_seq, lengths, interaction[model.POS_ITEM_ID])[valid]
 
 
-def of_all_positions(read, item_seq, item_seq_len, first):
+def of_all_positions(read, item_seq, item_seq_len, first, *more):
     """User embeddings at all M valid positions in row order, histories of like lengths read together.
 
     Args:
-        read (callable): item_seq [B', L'], item_seq_len [B'], first [B'] -> [M', D], in row order. item_seq (Tensor): [B, L];
-            item_seq_len, first (Tensor): [B].
+        read (callable): item_seq [B', L'], item_seq_len [B'], first [B'], each of `more` [B', L'] -> [M', D], in row order.
+        item_seq, more (Tensors): [B, L]; item_seq_len, first (Tensor): [B].
 
     Returns:
         Tensor: [M, D].
@@ -123,7 +123,7 @@ def of_all_positions(read, item_seq, item_seq_len, first):
     for rows in parts_of_like_lengths(item_seq_len):
         lengths = item_seq_len[rows]
         longest = int(lengths.max())
-        users.append(read(item_seq[rows, :longest], lengths, first[rows]))
+        users.append(read(item_seq[rows, :longest], lengths, first[rows], *(one[rows, :longest] for one in more)))
         places.append(place[rows, :longest][valid[rows, :longest]])
     return torch.cat(users)[torch.cat(places).argsort()]
 

@@ -198,6 +198,24 @@ def test_seen_before_reaches_beyond_the_window(make_data, load):
         assert seen == expected[dataset.field2id_token[USER][user]][:-1]
 
 
+def test_time_gaps_double_from_the_shortest_between_training_interactions(make_data, load):
+    rows = [("a", "i1", 100.5), ("a", "i2", 100.5), ("a", "i3", 103.5), ("a", "i4", 103.6), ("a", "i5", 103.7)]
+    rows += [("b", "i1", 1), ("b", "i2", 7), ("b", "i3", 1e9), ("b", "i4", 1e9), ("b", "i5", 2e9), ("c", "i1", 50)]
+    make_data(rows)
+    dataset = load(topk=[2], valid_metric="NDCG@2")
+    dataset.build()
+    assert dataset.time_gaps().tolist() == [0, 1, 2, 2, 2, 0, 3, 30, 1, 30, 0]  # the gaps of 0.1 are held out: the shortest is 3
+    in_training = [0, 1, 2, 5, 6, 7, 10]
+    make_data([row if place in in_training else (*row[:2], 3e9 + place / 4) for place, row in enumerate(rows)], name="held_out_later")
+    later = load(dataset="held_out_later", topk=[2], valid_metric="NDCG@2")
+    later.build()
+    assert torch.equal(later.time_gaps()[in_training], dataset.time_gaps()[in_training]) and not torch.equal(later.time_gaps(), dataset.time_gaps())
+    make_data([(user, item, 5) for user, item, _ in rows], name="at_once")
+    dataset = load(dataset="at_once", topk=[2], valid_metric="NDCG@2")
+    dataset.build()
+    assert set(dataset.time_gaps().tolist()) == {0, 1}
+
+
 def test_split_hash(make_data, load):
     rows = tiny_interactions()
     make_data(rows)

@@ -43,18 +43,24 @@ class MIRMRecommender(SequentialRecommender):
         """Item embeddings of the whole catalogue, [N, D], out of MIRM's table, [N, D_mirm]."""
         return self.mirm_table if mirm_table is None else mirm_table
 
-    def forward(self, item_seq, item_seq_len, table=None):
+    def history(self, item_seq, table, gaps=None):
+        """What the user encoder reads, [B, L, D]: item_seq [B, L] out of table [N, D]; gaps [B, L] as :meth:`gaps` gives them."""
+        return table[item_seq]
+
+    def gaps(self, interaction, length):
+        """Times between the items of histories, [B, length], where the model reads them; else None."""
+
+    def forward(self, item_seq, item_seq_len, table=None, gaps=None):
         """User embeddings at every position, and the item embeddings that they are scored against.
 
         Args:
-            item_seq (Tensor): [B, L], right-padded; item_seq_len (Tensor): [B]; table (Tensor, optional): [N, D], if at hand.
+            item_seq (Tensor): [B, L], right-padded; item_seq_len (Tensor): [B]; table (Tensor, optional): [N, D], if at hand; gaps: see :meth:`history`.
 
         Returns:
             tuple: user embeddings [B, L, D], item embeddings [N, D].
         """
         table = self.item_embeddings() if table is None else table  # [N, D]
-        history = table[item_seq]  # [B, L, D]
-        user = self.user_encoder(history, item_seq_len)  # [B, L, D]
+        user = self.user_encoder(self.history(item_seq, table, gaps), item_seq_len)  # [B, L, D]
         return user, table
 
     def batch_table(self, item_seq, targets, negatives):
@@ -66,13 +72,13 @@ class MIRMRecommender(SequentialRecommender):
         items = some_items((item_seq, targets, negatives), self.end_to_end_items)
         return encoded_anew(functools.partial(self.mirm.encode_items, recompute=self.recompute_items), self.mirm_table, items)
 
-    def user_embeddings(self, item_seq, item_seq_len, first, table):
+    def user_embeddings(self, item_seq, item_seq_len, first, table, gaps=None):
         """User embeddings at all M valid positions in row order, see :func:`valid_positions`: [M, D]."""
 
-        def read(item_seq, lengths, first):
-            return self.forward(item_seq, lengths, table)[0][valid_positions(lengths, item_seq.size(1), first)]
+        def read(item_seq, lengths, first, gaps=None):
+            return self.forward(item_seq, lengths, table, gaps)[0][valid_positions(lengths, item_seq.size(1), first)]
 
-        return of_all_positions(read, item_seq, item_seq_len, first)
+        return of_all_positions(read, item_seq, item_seq_len, first, *(() if gaps is None else (gaps,)))
 
     def _scored(self, user, table):
         """User and item embeddings whose dot product is the score: here cosine over a temperature."""
@@ -124,11 +130,12 @@ class MIRMRecommender(SequentialRecommender):
         """The user embedding after the whole history and the item embeddings: [B, D], [N, D]."""
         table = self.item_embeddings() if self._eval_table is None else self._eval_table
         item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        user = table.new_empty(len(item_seq), table.size(1))
+        gaps, user = self.gaps(interaction, item_seq.size(1)), table.new_empty(len(item_seq), table.size(1))
         with torch.autocast(self.device.type, enabled=False):
             for rows in parts_of_like_lengths(item_seq_len):
-                lengths = item_seq_len[rows]
-                user[rows] = self.user_encoder.last(table[item_seq[rows, : int(lengths.max())]], lengths)
+                lengths, longest = item_seq_len[rows], int(item_seq_len[rows].max())
+                history = self.history(item_seq[rows, :longest], table, None if gaps is None else gaps[rows, :longest])
+                user[rows] = self.user_encoder.last(history, lengths)
         return user, table
 
     def full_sort_predict(self, interaction):

@@ -7,7 +7,7 @@ from torch import nn
 from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.data.dataset import FIRST_TARGET
+from recbole_molar.data.dataset import FIRST_TARGET, TARGET_INDEX, TIME_GAPS
 from recbole_molar.lookup import find_class
 from recbole_molar.model.alignment import alignment_loss
 from recbole_molar.model.all_positions import sample_negatives, trim_and_target
@@ -31,7 +31,7 @@ class Molar(MIRMRecommender):
     """
 
     stages = "recbole_molar.stages"  # what comes before it: see quick_start
-    never_decays = ("item_id_residual",)
+    never_decays = ("item_id_residual", "gap_vectors")
 
     def __init__(self, config, dataset, item_table, user_decoder, id_model=None, id_dim=None, mirm=None):
         super().__init__(config, dataset, item_table, mirm)
@@ -45,6 +45,10 @@ class Molar(MIRMRecommender):
         encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
         options = {key: config[key] for key in encoder.option_keys() if key in config}
         self.user_encoder = encoder.build(dim, decoder=user_decoder, max_length=self.max_seq_length, **options)
+        self.gap_vectors = nn.Embedding(TIME_GAPS, dim) if config["history_time_gaps"] else None
+        if self.gap_vectors is not None:
+            nn.init.zeros_(self.gap_vectors.weight)
+            self.register_buffer("time_gaps", dataset.time_gaps(), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config["score_temperature"])), requires_grad=self.rec_loss == "nce")
         self.id_model, self.id_users = id_model, None
         self.distill_weight, self.fusion_weight = config["distill_weight"] or 0.0, config["score_fusion_weight"] or 0.0
@@ -70,13 +74,25 @@ class Molar(MIRMRecommender):
         table = self.item_adapter(standardize(table) if self.standardize else table) * self.content_scale
         return table if self.item_id_residual is None else table + self.item_id_residual.weight
 
+    def history(self, item_seq, table, gaps=None):
+        """See :class:`MIRMRecommender`; to each item the vector of the time since the one before it."""
+        items = super().history(item_seq, table)
+        return items if gaps is None else items + self.gap_vectors(gaps).to(items.dtype)
+
+    def gaps(self, interaction, length):
+        """See :class:`MIRMRecommender`; what stands behind a history has any. The target's own time is in none of them."""
+        if self.gap_vectors is None:
+            return None
+        places = (interaction[TARGET_INDEX] - interaction[self.ITEM_SEQ_LEN])[:, None] + torch.arange(length, device=self.time_gaps.device)
+        return self.time_gaps[places.clamp(max=len(self.time_gaps) - 1)].long()
+
     def calculate_loss(self, interaction):
         """Parts of L_total = L_rec + α · L_align, each already weighted, as a tuple in the order of `loss_names`."""
         batch, targets = trim_and_target(interaction, self)
         item_seq, item_seq_len, first = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN], batch[FIRST_TARGET]
         negatives = self._draw_negatives(targets)
         table = self.batch_table(item_seq, targets, negatives)  # [N, D]
-        user = self.user_embeddings(item_seq, item_seq_len, first, table)  # E_con, [M, D]
+        user = self.user_embeddings(item_seq, item_seq_len, first, table, self.gaps(batch, item_seq.size(1)))  # E_con, [M, D]
         rec = self._next_item_loss(user, table, targets, negatives, self._teacher(item_seq, item_seq_len, first))
         content_user = user[(item_seq_len - first).cumsum(0) - 1]  # at the last position of each row, [B, D]
         align = (self.align_weight * self._post_alignment(interaction, content_user),) if self.aligns else ()
@@ -114,7 +130,7 @@ class Molar(MIRMRecommender):
         return super()._scored(user, table) if self.cosine or self.rec_loss == "nce" else (user, table)
 
     def _post_alignment(self, interaction, content_user):
-        id_user = self.id_model(interaction) if self.id_users is None else self.id_users[self._id_row[interaction["target_index"]]]
+        id_user = self.id_model(interaction) if self.id_users is None else self.id_users[self._id_row[interaction[TARGET_INDEX]]]
         id_user, content_user, user_ids = map(of_whole_batch, (self.id_projection(id_user), content_user, interaction[self.USER_ID]))
         return alignment_loss(id_user, content_user, self.align_temperature, user_ids)
 
@@ -134,8 +150,8 @@ class Molar(MIRMRecommender):
         for start in tqdm(starts, desc="ID user embeddings", leave=False, disable=bar_off()):
             parts.append(self.id_model(rows[slice(start, start + 256)].to(self.device)))
         self.id_users = gathered(torch.cat(parts))  # [rows, D_id]
-        self._id_row = torch.zeros(int(rows["target_index"].max()) + 1, dtype=torch.long, device=self.device)
-        self._id_row[rows["target_index"].to(self.device)] = torch.arange(len(rows), device=self.device)
+        self._id_row = torch.zeros(int(rows[TARGET_INDEX].max()) + 1, dtype=torch.long, device=self.device)
+        self._id_row[rows[TARGET_INDEX].to(self.device)] = torch.arange(len(rows), device=self.device)
 
     def is_saved(self, name):
         """Nor is the frozen ID model, which has a file of its own."""

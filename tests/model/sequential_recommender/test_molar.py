@@ -96,6 +96,34 @@ def test_an_id_vector_beside_the_content(make_molar):
     torch.testing.assert_close(model.eval().item_embeddings()[1:], 0.25 * plain.eval().item_embeddings()[1:] + 1)
 
 
+@pytest.mark.parametrize("options", [{}, {"dueg_user_token": "last", "train_windows": "chunks"}])
+def test_times_between_the_items_of_a_history(make_molar, options):
+    """Zero at first, trained, without weight decay; all positions read what their prefixes read, where the target's own time counts for nothing."""
+    plain, *_ = make_molar(align_weight=0, **options)
+    model, loader, config, _ = make_molar(align_weight=0, history_time_gaps=True, **options)
+    batch = next(iter(loader))
+    torch.testing.assert_close(model.eval().full_sort_predict(batch), plain.eval().full_sort_predict(batch))
+    assert "gap_vectors.weight" in gradients(model, loader)
+    decayed = [group["params"] for group in model.parameter_groups(config) if group["weight_decay"]]
+    assert not any(parameter is model.gap_vectors.weight for group in decayed for parameter in group)
+    torch.nn.init.normal_(model.gap_vectors.weight)
+    model.eval()
+    assert not torch.allclose(model.full_sort_predict(batch), plain.full_sort_predict(batch), atol=1e-2)
+
+    item_seq, lengths, target = (batch[name].clone() for name in ("item_id_list", "item_length", "target_index"))
+    users = model.user_embeddings(item_seq, lengths, torch.zeros_like(lengths), model.item_embeddings(), model.gaps(batch, item_seq.size(1)))
+    alone, gaps = [], model.time_gaps
+    for row, length in enumerate(lengths):
+        for end in range(1, int(length) + 1):
+            prefix = batch[[row]]
+            prefix["item_id_list"] = item_seq[[row]] * (torch.arange(item_seq.size(1)) < end)
+            prefix["item_length"], prefix["target_index"] = torch.tensor([end]), target[[row]] - length + end
+            model.time_gaps = gaps.clone()
+            model.time_gaps[prefix["target_index"]] = 60
+            alone.append(model.user_embedding(prefix)[0])
+    torch.testing.assert_close(users, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
 def test_ids_alone_without_content(make_molar):
     """Random vectors, not zeros, which would be alike; no adapter; what MIRM makes of the items does not show."""
     model, loader, *_ = make_molar(align_weight=0, item_id_residual=True, item_content_scale=0)

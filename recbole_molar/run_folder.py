@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import re
 import resource
 import shutil
 import sys
@@ -150,10 +151,19 @@ class RunFolder:
 
 def peak_memory():
     """Highest memory use of this process so far, in GiB; of several processes, the main one's stands in `result.json`."""
-    gib = {"cpu": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
+    gib = {"cpu": round(peak_resident() / 2**30, 2)}
     if torch.cuda.is_available():
         gib["cuda"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return gib
+
+
+def peak_resident():
+    """Most bytes of this process in memory at once. On Linux `ru_maxrss` will not do: a process begins with that of the one that started it."""
+    status = Path("/proc/self/status")
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
+    if peak:
+        return int(peak[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def machine():

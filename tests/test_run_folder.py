@@ -2,11 +2,13 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 import yaml
 
-from recbole_molar.run_folder import RunFolder
+from recbole_molar.run_folder import RunFolder, peak_resident
 
 
 @pytest.fixture
@@ -84,3 +86,10 @@ def test_result(folder):
     assert json.loads((folder.path / "result.json").read_text()) == written
     assert written["total_seconds"] == 3.5 and written["peak_memory"]["cpu"] > 0.01
     assert {"python", "recbole", "torch", "numpy"} <= set(written["versions"]) and written["machine"]["cores"] >= 1
+
+
+def test_peak_memory_is_that_of_this_process_not_of_the_one_that_started_it():
+    held = b"1" * (3 << 29)  # 1.5 GiB
+    code = "from recbole_molar.run_folder import peak_resident; print(peak_resident())"
+    peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 2**26 < peak < len(held) < peak_resident()

@@ -10,7 +10,6 @@ forgets them as the other side does. Losses are compared in fp32, seconds in the
 
 import contextlib
 import functools
-import resource
 import tempfile
 import time
 
@@ -21,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from recbole_molar.config import Config
 from recbole_molar.device import has_cpu_bf16, kept_freed_memory, make_accelerator
 from recbole_molar.quick_start import prepare, read_content, train_id_model
-from recbole_molar.run_folder import RunFolder
+from recbole_molar.run_folder import RunFolder, peak_resident
 from recbole_molar.stages import build
 from as_transformers import as_transformers_computes
 from side_by_side import Row, as_they_stand
@@ -73,7 +72,7 @@ def measure(given):
             seconds(recompute=False)  # takes the memory that the next step finds
             keeping, _ = seconds(recompute=False)
         hook.remove()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        peak = peak_resident() / 2**30
 
         places = len(batch) * (2 * config["MAX_ITEM_LIST_LENGTH"] + 1)  # L + 1 items of a history, and L negatives
         sample, rounds = torch.randint(1, model.n_items, (SAMPLE,)), []

@@ -10,7 +10,6 @@ whole catalogue, so each axis alone must be linear. The peak is the process's, w
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -54,6 +53,7 @@ def one_size(n_items, n_users, history):
     from recbole_molar.config import Config
     from recbole_molar.device import make_accelerator
     from recbole_molar.quick_start import prepare, read_content
+    from recbole_molar.run_folder import peak_resident
     from recbole_molar.stages import build_mirm
     from recbole_molar.utils import get_trainer, make_model
 
@@ -63,7 +63,7 @@ def one_size(n_items, n_users, history):
         start = time.process_time()
         result = work()
         seconds[stage] = round((time.process_time() - start) * scale, 2)
-        peaks[stage] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+        peaks[stage] = round(peak_resident() / 2**30, 2)
         return result
 
     with tempfile.TemporaryDirectory() as temporary:

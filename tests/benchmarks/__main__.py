@@ -2,11 +2,13 @@
 
 Each row is a ratio of CPU seconds of one process, one side after the other or both in turns, but where it says something else (`utilisation` and
 `convergence`: of seconds; `growth`: of processes of their own). Any `--key=value` of a run is handed on. Without `--data_path` to ml-1m give
-`--dataset=ml-100k`, which comes with RecBole. `growth` takes some five minutes, `convergence` more than an hour; the others are done first.
+`--dataset=ml-100k`, which comes with RecBole. `convergence` takes more than an hour, the others
+twenty minutes together; they are done first.
 """
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -25,6 +27,7 @@ def main():
     unknown = [name for name in rows if name not in ROWS]
     if unknown:
         sys.exit(f"--rows={unknown[0]}: unknown. Valid: {', '.join(ROWS)}")
+    warnings.filterwarnings("ignore", module="recbole|pandas")
     print(f"{machine()}\n\n{HEADER}", flush=True)
     for name in rows:
         AcceleratorState._reset_state()  # a row may have a precision of its own

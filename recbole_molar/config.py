@@ -126,7 +126,7 @@ class Config(RecBoleConfig):
             self._load_parts(ours, dataset)
         self._read_ours(ours / "dataset" / f"{dataset}.yaml")
         data_path = self.external_config_dict.get("data_path", self.internal_config_dict["data_path"])
-        self.known_keys = recbole_keys | self.own_keys | set(_listed_keys()) | set(_keys_read_by(model_class))
+        self.known_keys = recbole_keys | self.own_keys | set(_listed_keys()) | set(_keys_read_by(model_class)) | _keys_for_id_models(dataset)
         self._read_data_sets_own(Path(str(data_path)) / dataset / "dataset.yaml")
         self.internal_config_dict.update(protocol)
         self.origins.update(dict.fromkeys(protocol, "RecBole's protocol for sequential models"))
@@ -264,6 +264,12 @@ def refuse_foreign_code(file, typed, flags=None):
 def id_model_files(name, dataset):
     """YAML files of an ID model's properties, `id_<key>` each: its own, and over them those for one data set. Either may be missing."""
     return [properties_dir() / "id_model" / f"{stem}.yaml" for stem in (name, f"{name}-{dataset}")]
+
+
+def _keys_for_id_models(dataset):
+    """Keys of ID models that have properties of their own for a data set: known to every model, as a data set's own, and in finished runs of all."""
+    files = (properties_dir() / "id_model").glob("*.yaml")
+    return {key for file in files if file.stem.endswith(f"-{dataset}") for key in read_yaml(file)}
 
 
 def _keys_of_any_model():

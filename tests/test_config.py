@@ -198,6 +198,7 @@ def test_an_id_model_has_properties_of_its_own_for_a_data_set():
     assert [(one["learning_rate"], one["epochs"]) for one in many.values()] == [(0.015, 12), (0.002, 3), (0.002, 16)]
     few = make_id_configs(config(model="Molar", dataset="ml-100k", id_model="SASRec", more_id_models={"DuoRec": {}}))
     assert [(one["learning_rate"], one["epochs"]) for one in few.values()] == [(0.001, 60), (0.001, 60)]
+    assert config(model="GRU4Rec", dataset="ml-1m", id_epochs=3)["epochs"] != 3  # finished runs of every model hold such keys
 
 
 def test_keys_of_the_id_model():

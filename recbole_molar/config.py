@@ -24,6 +24,8 @@ EXTRA_KEYS = {
     "model", "dataset", "config_files", "resume", "debug", "use_cpu", "encoding", "numerical_features", "valid_metric_bigger",
     "transform", "crop_eta", "reorder_beta",
 }
+# Properties of Molar that a finished run's config.yaml may lack, and what it was made with.
+NOT_IN_OLD_RUNS = {"history_time_gaps": False}
 CODE_KEYS = ("model", "user_encoder", "id_model", "more_id_models", "mirm_finetune_tasks")  # a dotted path there is imported
 # What a data set's own dataset.yaml may not say, since it may come from anybody: what is imported, what else is read or written, who is told.
 NOT_OF_A_DATA_SET = {
@@ -81,6 +83,8 @@ class Config(RecBoleConfig):
         merged, places = {}, {}
         for file in file_list or []:
             content, lines = read_with_lines(file)
+            if content.get("model") == "Molar" and Path(file).with_name("result.json").is_file():
+                content = {**NOT_IN_OLD_RUNS, **content}
             merged.update(content)
             places.update(_places(file, lines))
         self.given = {**places, **self.given}

@@ -193,6 +193,16 @@ def test_keys_of_the_id_model_reach_it():
         assert {key: found[key[3:]] for key in written} == written
 
 
+def test_a_finished_run_of_before_a_property_was_made_without_it(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("model: Molar\ndataset: tiny\n")
+    assert config(files=[file], model="Molar")["history_time_gaps"] is True  # a recipe of the user's
+    (tmp_path / "result.json").write_text("{}")
+    assert config(files=[file], model="Molar")["history_time_gaps"] is False
+    file.write_text("model: Molar\ndataset: tiny\nhistory_time_gaps: True\n")
+    assert config(files=[file], model="Molar")["history_time_gaps"] is True
+
+
 def test_an_id_model_has_properties_of_its_own_for_a_data_set():
     many = make_id_configs(config(model="Molar", dataset="ml-1m", id_model="GRU4Rec", more_id_models={"SASRec": {"epochs": 3}, "DuoRec": {}}))
     assert [(one["learning_rate"], one["epochs"]) for one in many.values()] == [(0.015, 12), (0.002, 3), (0.002, 16)]

@@ -45,9 +45,8 @@ class Molar(MIRMRecommender):
         encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")
         options = {key: config[key] for key in encoder.option_keys() if key in config}
         self.user_encoder = encoder.build(dim, decoder=user_decoder, max_length=self.max_seq_length, **options)
-        self.gap_vectors = nn.Embedding(TIME_GAPS, dim) if config["history_time_gaps"] else None
+        self.gap_vectors = nn.Embedding.from_pretrained(torch.zeros(TIME_GAPS, dim), freeze=False) if config["history_time_gaps"] else None
         if self.gap_vectors is not None:
-            nn.init.zeros_(self.gap_vectors.weight)
             self.register_buffer("time_gaps", dataset.time_gaps(), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config["score_temperature"])), requires_grad=self.rec_loss == "nce")
         self.id_model, self.id_users = id_model, None

@@ -99,8 +99,8 @@ def test_an_id_vector_beside_the_content(make_molar):
 @pytest.mark.parametrize("options", [{}, {"dueg_user_token": "last", "train_windows": "chunks"}])
 def test_times_between_the_items_of_a_history(make_molar, options):
     """Zero at first, trained, without weight decay; all positions read what their prefixes read, where the target's own time counts for nothing."""
-    plain, *_ = make_molar(align_weight=0, **options)
-    model, loader, config, _ = make_molar(align_weight=0, history_time_gaps=True, **options)
+    plain, *_ = make_molar(align_weight=0, history_time_gaps=False, **options)
+    model, loader, config, _ = make_molar(align_weight=0, **options)
     batch = next(iter(loader))
     torch.testing.assert_close(model.eval().full_sort_predict(batch), plain.eval().full_sort_predict(batch))
     assert "gap_vectors.weight" in gradients(model, loader)

@@ -15,6 +15,7 @@ from recbole_molar.property_combinations import negatives_fit_the_loss
 from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError, bad_value
 from recbole_molar.property_schema import PICKLED, Properties, check
 from recbole_molar.property_values import MERGED_KEYS, as_list, check_kinds
+from recbole_molar.run_folder import RESULT
 from recbole_molar.utils import get_model
 from recbole.config import Config as RecBoleConfig
 from recbole.utils.argument_list import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
@@ -83,7 +84,7 @@ class Config(RecBoleConfig):
         merged, places = {}, {}
         for file in file_list or []:
             content, lines = read_with_lines(file)
-            if content.get("model") == "Molar" and Path(file).with_name("result.json").is_file():
+            if content.get("model") == "Molar" and Path(file).with_name(RESULT).is_file():
                 content = {**NOT_IN_OLD_RUNS, **content}
             merged.update(content)
             places.update(_places(file, lines))
@@ -264,18 +265,20 @@ def refuse_foreign_code(file, typed, flags=None):
                 raise PropertyError(key, text).locate(_places(file, lines))
 
 
-@lru_cache
 def id_model_files(name, dataset):
-    """YAML files of an ID model's properties, `id_<key>` each: its own, and over them those for one data set. Either may be missing."""
-    return [properties_dir() / "id_model" / f"{stem}.yaml" for stem in (name, f"{name}-{dataset}")]
+    """YAML files of an ID model's properties, `id_<key>` each, as far as there are any: its own, and over them those for one data set."""
+    files = (properties_dir() / "id_model" / f"{stem}.yaml" for stem in (name, f"{name}-{dataset}"))
+    return [file for file in files if file.is_file()]
 
 
+@lru_cache
 def _keys_for_id_models(dataset):
     """Keys of ID models that have properties of their own for a data set: known to every model, as a data set's own, and in finished runs of all."""
     files = (properties_dir() / "id_model").glob("*.yaml")
     return {key for file in files if file.stem.endswith(f"-{dataset}") for key in read_yaml(file)}
 
 
+@lru_cache
 def _keys_of_any_model():
     """Keys of all our YAML files and of RecBole's models: a data set's own YAML serves every model."""
     recbole = Path(inspect.getfile(RecBoleConfig)).parent.parent / "properties" / "model"

@@ -290,7 +290,7 @@ def make_id_configs(config):
     configs = {"id_model": _make_id_config(config, config["id_model"], own, origins, "id_")}
     for name, given in (config["more_id_models"] or {}).items():
         files = id_model_files(get_model(name, key="more_id_models").__name__, config["dataset"])
-        defaults = {key[3:]: value for file in files if file.is_file() for key, value in read_yaml(file).items()}
+        defaults = {key[3:]: value for file in files for key, value in read_yaml(file).items()}
         origins = dict.fromkeys(given or {}, config.origins.get("more_id_models"))
         configs[f"id_model_{name}"] = _make_id_config(config, name, {**defaults, **(given or {})}, origins, f"more_id_models.{name}.")
     return configs

@@ -2,8 +2,8 @@
 
 Each row is a ratio of CPU seconds of one process, one side after the other or both in turns, but where it says something else (`utilisation` and
 `convergence`: of seconds; `growth`: of processes of their own). Any `--key=value` of a run is handed on. Without `--data_path` to ml-1m give
-`--dataset=ml-100k`, which comes with RecBole. `convergence` takes more than an hour, the others
-twenty minutes together; they are done first.
+`--dataset=ml-100k`, which comes with RecBole. `convergence` takes more than an hour, the others twenty minutes
+together; they are done first.
 """
 
 import importlib

@@ -22,10 +22,10 @@ SAMPLE, WHOLE = 768, 512  # items of the first rows, in catalogue order; tokens 
 
 
 def measure(given):
-    """Three rows: texts cut as a run cuts them, texts whole, one changed item."""
-    cut, whole = ({"dataset": "ml-1m", "use_cpu": True, **given, "model": "Molar", **own} for own in ({}, {"mirm_max_tokens": WHOLE}))
-    yield encoding(*mirm_of(whole), f"texts whole, {WHOLE} tokens at most")
-    mirm, accelerator, config = mirm_of(cut)
+    """Three rows: texts whole, texts cut as a run cuts them, one changed item."""
+    options = {"dataset": "ml-1m", "use_cpu": True, **given, "model": "Molar"}
+    yield encoding(*mirm_of({**options, "mirm_max_tokens": WHOLE}), f"texts whole, {WHOLE} tokens at most")
+    mirm, accelerator, config = mirm_of(options)
     yield encoding(mirm, accelerator, config, f"texts cut at {config['mirm_max_tokens']} tokens")
     yield one_changed(mirm, accelerator, config)
 

@@ -21,7 +21,7 @@ from recbole_molar.model.id_model.id_model import check_teacher, check_user_embe
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.property_values import as_list
-from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache
+from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache, runs_like
 from recbole_molar.trainer.sequential_trainer import BEST
 from recbole_molar.utils import create_dataset, data_preparation, get_model, get_trainer, make_model, needs_prefixes
 from recbole.utils import init_seed
@@ -191,7 +191,7 @@ def build_model(config, prepared, content, accelerator, folder):
 
 
 def train_id_model(config, accelerator, folder, split_hash):
-    """Train each ID model to its best validation epoch, or load it where an equal one was trained before, or where `id_weights` gives one.
+    """Train each ID model to its best validation epoch, or load it where an equal one was trained before, here or as a run, or where `id_weights` gives one.
 
     Returns:
         list: the models, most often one; in `joint` training untrained, unless given.
@@ -213,7 +213,14 @@ def _train_id_model(stage, config, id_config, accelerator, folder, split_hash):
     if config["distill_weight"]:
         check_teacher(model, config["MAX_ITEM_LIST_LENGTH"])
     getLogger().info("ID model %s: %s", id_config["model"], prepared.note)
-    train_once(id_config, prepared, model, accelerator, folder, id_model_cache(config, id_config, split_hash), stage)
+    cache = id_model_cache(config, id_config, split_hash)
+    trained = broadcast_object_list([trained_id_model(config, id_config, split_hash)])[0]  # the main process has looked; a run may end in between
+    if trained in (None, cache):
+        train_once(id_config, prepared, model, accelerator, folder, cache, stage)
+    else:
+        get_trainer(id_config)(id_config, model, accelerator, trained).load_best()
+        getLogger().info("%s: reusing %s, a finished run of the same configuration", stage, trained)
+        folder.notes[stage] = {"model": id_config["model"], "reused": True, "epochs_run": None}
     return model
 
 
@@ -247,8 +254,17 @@ def train_once(config, prepared, model, accelerator, folder, cache, stage):
 
 
 def id_model_cache(config, id_config, split_hash):
-    """Folder of an ID model of these properties on this split; it is finished where it holds `done.json`."""
+    """Folder in the cache for an ID model of these properties on this split; it is finished where it holds `done.json`."""
     return part_cache(config["output_dir"], "id_model", id_config, split_hash)
+
+
+def trained_id_model(config, id_config, split_hash):
+    """Where this ID model lies, trained: its folder in the cache, or else that of a finished run of the same configuration below `output_dir`; else None."""
+    cache = id_model_cache(config, id_config, split_hash)
+    if (cache / DONE).is_file():
+        return cache
+    finished = (folder for folder in runs_like(config["output_dir"], id_config.as_yaml()) if (folder / RESULT).is_file() and (folder / BEST).is_file())
+    return next((folder for folder in finished if read_json(folder / RESULT, "split_hash")["split_hash"] == split_hash), None)
 
 
 def finished_id_models(config, accelerator, split_hash):

@@ -19,12 +19,13 @@ import torch
 from tqdm import tqdm
 
 from recbole_molar.checkpoint import read_json, write_json, write_text
-from recbole_molar.command_line import dump_yaml
+from recbole_molar.command_line import dump_yaml, read_yaml
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import bad_value
 
 CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
 CHANGES_NO_WEIGHT = ("data_path", "output_dir", "debug", "show_progress", "state", "eval_batch_size", "worker")
+NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}  # runs that differ in these are still the same run: where it computes, what it prints, where it writes
 
 
 def make_folder(output_dir, dataset, name):
@@ -55,6 +56,18 @@ def part_cache(output_dir, kind, config, split_hash, without=()):
     properties = {key: value for key, value in config.as_yaml().items() if key not in CHANGES_NO_WEIGHT and key not in without}
     fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
     return Path(output_dir) / "cache" / kind / f"{config['model']}-{fingerprint}"
+
+
+def identity(properties):
+    """What makes two runs the same, as text; a key without a value counts as absent, as in runs from before that property was there."""
+    return json.dumps({key: value for key, value in properties.items() if key not in NOT_IDENTITY and value is not None}, sort_keys=True, default=str)
+
+
+def runs_like(output_dir, properties):
+    """Folders of runs with these properties, whatever `output_dir` they name, below this one: finished or cut, the newest first."""
+    wanted = identity(properties)
+    files = sorted((Path(output_dir) / str(properties["dataset"])).glob(f"*/{CONFIG}"), reverse=True)
+    return (file.parent for file in files if identity(read_yaml(file)) == wanted)
 
 
 class TqdmHandler(logging.StreamHandler):

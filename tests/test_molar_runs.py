@@ -54,12 +54,33 @@ def test_weights_that_do_not_fit_are_refused(make_data, run):
         assert code == 2 and message in err and "Traceback" not in err
 
 
+SASREC = dict(
+    hidden_size=16, inner_size=16, n_layers=2, hidden_dropout_prob=0.2, attn_dropout_prob=0.2, train_batch_size=2048, learning_rate=0.001, stopping_step=5,
+    metrics="[Recall, NDCG, MRR]",
+)  # the ID model of SMALL as a run  # fmt: skip
+
+
+def test_a_finished_run_of_the_same_configuration_is_the_id_model(make_data, run, flags, command_line, tmp_path):
+    """As if it had been trained there; another seed, properties, split or a cut run is not taken."""
+    make_data(items=True, images=True)
+    own, _ = result_of(run(output_dir=tmp_path / "elsewhere")[1])
+    _, given = result_of(run(command_line(flags(**SASREC)))[1])
+    taken, folder = result_of(run()[1])
+    assert taken["id_model"] == {"model": "SASRec", "reused": True, "epochs_run": None} and "id_model" not in taken["seconds"]
+    assert f"id_model: reusing {given}, a finished run" in (folder / "train.log").read_text() and not (folder.parents[1] / "cache" / "id_model").exists()
+    assert taken["test_result"] == own["test_result"]
+    for other in ({"id_epochs": 2}, {"seed": 3}):
+        assert not result_of(run(**other)[1])[0]["id_model"]["reused"]
+    result = json.loads((given / "result.json").read_text())
+    (given / "result.json").write_text(json.dumps({**result, "split_hash": "another"}))
+    assert not result_of(run()[1])[0]["id_model"]["reused"]
+
+
 def test_a_finished_id_model_is_taken_as_it_is(make_data, run, flags, command_line):
     make_data(items=True, images=True)
     own, folder = result_of(run()[1])
     assert "id_model" in own["seconds"]
-    sasrec = dict(hidden_size=16, inner_size=16, n_layers=2, hidden_dropout_prob=0.2, attn_dropout_prob=0.2, train_batch_size=2048, learning_rate=0.001)
-    _, given = result_of(run(command_line(flags(**sasrec, stopping_step=5, metrics="[Recall, NDCG, MRR]")))[1])
+    _, given = result_of(run(command_line(flags(**SASREC)))[1])
     given = given.resolve()
     code, out, err = run(id_weights=given)
     assert code == 0, err

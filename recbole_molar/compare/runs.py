@@ -15,14 +15,12 @@ from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_text
-from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines, read_yaml
+from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines
 from recbole_molar.config import Config, refuse_foreign_code
 from recbole_molar.property_error import UnknownPropertyError
-from recbole_molar.run_folder import CHANGES_NO_WEIGHT, CONFIG, RANKS, RESULT
+from recbole_molar.run_folder import CONFIG, NOT_IDENTITY, RANKS, RESULT, runs_like
 from recbole_molar.trainer.sequential_trainer import CURVE
 
-# Runs that differ in these are still the same run: where it computes, what it prints, where it writes.
-NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}
 DEFAULT_SEED = 2020
 SEARCH = "search.json"  # of a study of `tune`
 PROTOCOL = ("eval_args", "mask_history", "metrics", "topk", "valid_metric", "repeatable", "rm_dup_inter", "user_inter_num_interval", "item_inter_num_interval")
@@ -237,19 +235,13 @@ def read_curve(folder):
     return curve
 
 
-def identity(properties):
-    """What makes two runs the same, as text; a key without a value counts as absent, as in runs from before that property was there."""
-    return json.dumps({key: value for key, value in properties.items() if key not in NOT_IDENTITY and value is not None}, sort_keys=True, default=str)
-
-
 def find(properties):
     """Folder of a run with these properties below `output_dir`: a finished one if there is, else one that was cut, else None."""
-    wanted, cut = identity(properties), None
-    for file in sorted((Path(properties["output_dir"]) / str(properties["dataset"])).glob(f"*/{CONFIG}"), reverse=True):
-        if identity(read_yaml(file)) == wanted:
-            if (file.parent / RESULT).is_file() and _keeps_rankings(file.parent / RANKS):
-                return file.parent
-            cut = cut or (file.parent if not (file.parent / RESULT).is_file() else None)
+    cut = None
+    for folder in runs_like(properties["output_dir"], properties):
+        if (folder / RESULT).is_file() and _keeps_rankings(folder / RANKS):
+            return folder
+        cut = cut or (folder if not (folder / RESULT).is_file() else None)
     return cut
 
 

@@ -12,7 +12,7 @@ from recbole_molar.device import kept_freed_memory
 from recbole_molar.doctor.features import rehearse_features
 from recbole_molar.doctor.rehearsal import Clock, free_memory, seconds_of, seconds_per_batch, watched
 from recbole_molar.model.item_embedding import ItemEmbedding
-from recbole_molar.quick_start import DONE, finished_id_models, id_model_cache, make_id_configs, prepare, stages_of
+from recbole_molar.quick_start import DONE, finished_id_models, make_id_configs, prepare, stages_of, trained_id_model
 from recbole_molar.stages import build_id_model, finetune_trainer
 from recbole_molar.utils import get_trainer, make_model
 from recbole.data.interaction import cat_interactions
@@ -95,11 +95,11 @@ class Estimate:
         config, prepared = self.config, prepare(id_config)
         init_seed(id_config["seed"], id_config["reproducibility"])
         model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
-        cached = self.cache and id_model_cache(config, id_config, split_hash)
+        trained = self.cache and trained_id_model(config, id_config, split_hash)
         if config["id_training"] == "joint":
             self.skip(stage, f"left out: id_training=joint trains it with {config['model']}")
-        elif cached and (cached / DONE).is_file():
-            self.skip(stage, f"reused: {cached}")
+        elif trained:
+            self.skip(stage, f"reused: {trained}")
         else:
             self._training(stage, id_config, prepared, model)
         return model

@@ -8,8 +8,9 @@ from optuna.trial import TrialState
 
 from recbole_molar.checkpoint import write_atomic, write_json, write_text
 from recbole_molar.command_line import dump_yaml
-from recbole_molar.compare.runs import NOT_IDENTITY, SEARCH
+from recbole_molar.compare.runs import SEARCH
 from recbole_molar.config import Config
+from recbole_molar.run_folder import NOT_IDENTITY
 
 SHOWN = 10  # best trials in the table
 LEFT_OUT = NOT_IDENTITY - {"data_path"}  # of best.yaml

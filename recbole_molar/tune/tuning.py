@@ -19,13 +19,13 @@ from optuna.trial import TrialState
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, parse_command_line
-from recbole_molar.compare.runs import NOT_IDENTITY, PROTOCOL, find, identity
+from recbole_molar.compare.runs import PROTOCOL, find
 from recbole_molar.compare.tables import aligned
 from recbole_molar.config import Config
 from recbole_molar.device import return_freed_memory
 from recbole_molar.lock import take_lock
 from recbole_molar.quick_start import carry_out, run
-from recbole_molar.run_folder import RESULT
+from recbole_molar.run_folder import NOT_IDENTITY, RESULT, identity
 from recbole_molar.tune.report import line, summary, trial_rows, write_best, write_csv, write_page
 from recbole_molar.tune.space import Space
 from recbole_molar.tune.study import SAMPLERS, TuningStudy

@@ -12,9 +12,10 @@ from tiny_comparison import example
 from tiny_data import tiny_interactions, write_inter
 
 from recbole_molar.__main__ import main
-from recbole_molar.compare.runs import find, identity, parse_models
+from recbole_molar.compare.runs import find, parse_models
 from recbole_molar.compare.tables import as_latex, as_markdown, as_text
 from recbole_molar.quick_start import run
+from recbole_molar.run_folder import identity
 
 
 @pytest.fixture

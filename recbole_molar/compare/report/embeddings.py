@@ -14,7 +14,7 @@ from recbole_molar.checkpoint import load_tensors, read_json
 from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
 from recbole_molar.model.item_embedding import ItemEmbedding
-from recbole_molar.quick_start import DONE, id_model_cache, make_id_configs, prepare, read_content, train_id_model
+from recbole_molar.quick_start import make_id_configs, prepare, read_content, train_id_model, trained_id_model
 from recbole_molar.run_folder import CONFIG, RESULT
 from recbole_molar.trainer.sequential_trainer import BEST
 from recbole_molar.utils import get_trainer
@@ -48,9 +48,8 @@ class MolarRun:
             table = ItemEmbedding(Path(config["output_dir"]) / "cache").stored(mirm, accelerator)
         if config.reads_id_model and config["id_training"] == "frozen" and not config["id_weights"]:
             for id_config in make_id_configs(config).values():
-                cache = id_model_cache(config, id_config, self.prepared.dataset.split_hash())
-                if not (cache / DONE).is_file():
-                    raise ValueError(f"{cache}: the ID model of {folder} is not there.")
+                if trained_id_model(config, id_config, self.prepared.dataset.split_hash()) is None:
+                    raise ValueError(f"the ID model of {folder}, {id_config['model']}, lies neither in {config['output_dir']}/cache nor in a run folder.")
         id_model, id_dim = build_id_model(config, self.prepared, accelerator, SimpleNamespace(notes={}), train_id_model)
         self.model = assemble(config, self.prepared, mirm, table, id_model, id_dim)
         get_trainer(config)(config, self.model, accelerator, folder).load_best()

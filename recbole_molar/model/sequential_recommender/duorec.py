@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import FIRST_TARGET, TARGET_INDEX, padded_rows
 from recbole_molar.model.all_positions import valid_positions
+from recbole_molar.model.fused_layers import last_layer_at
+from recbole_molar.model.like_lengths import parts_of_like_lengths
+from recbole_molar.model.loss import ce_loss
 from recbole_molar.processes import of_whole_batch, own_part
 from recbole.model.sequential_recommender.sasrec import SASRec
 
@@ -28,7 +31,8 @@ class DuoRec(SASRec):
         config (Config), dataset (HistoryDataset): as for every RecBole model; same-target histories come from training interactions only.
     """
 
-    reads_all_positions = False  # see AllPositions
+    reads_all_positions = False  # see AllPositions, as the next
+    low_precision_products = False
     loss_names = ("rec", "contrast")
 
     def __init__(self, config, dataset):
@@ -77,7 +81,8 @@ class DuoRec(SASRec):
         if self.loss_type == "BPR":
             positive, negative = (self.item_embedding(items) for items in (targets, interaction[self.NEG_ITEM_ID]))
             return self.loss_fct((user * positive).sum(-1), (user * negative).sum(-1))
-        return self.loss_fct(user @ self.item_embedding.weight.T, targets)
+        with torch.autocast(user.device.type, dtype=torch.bfloat16, enabled=self.low_precision_products):
+            return ce_loss(user, self.item_embedding.weight, targets, first=0)
 
     def _target_indices(self, interaction):
         """Index of each position's target among the sorted interactions: [M]."""
@@ -89,13 +94,18 @@ class DuoRec(SASRec):
         return everywhere[valid_positions(lengths, width, interaction[FIRST_TARGET])]
 
     def _same_target(self, target_indices):
-        """User embeddings [K, H] of other training histories with the same targets."""
+        """User embeddings [K, H] of other training histories with the same targets, those of like lengths read together."""
         item_seq, lengths = (tensor.to(self.device) for tensor in self.histories.draw(target_indices.cpu(), self.max_seq_length))
+        users, parts = [], parts_of_like_lengths(lengths)
         everywhere, self.reads_all_positions = self.reads_all_positions, False
         try:
-            return self.forward(item_seq, lengths)
+            for rows in parts:
+                each, counts = torch.arange(len(rows), device=self.device)[:, None], lengths[rows]
+                with last_layer_at(self, (each, counts[:, None] - 1)):
+                    users.append(self.forward(item_seq[rows, : int(counts.max())], counts))
         finally:
             self.reads_all_positions = everywhere
+        return torch.cat(users)[torch.cat(parts).argsort()]
 
 
 class SameTargetHistories:

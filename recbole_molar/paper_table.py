@@ -6,8 +6,6 @@ from recbole_molar.compare.comparison import carry_out, options_of
 from recbole_molar.compare.runs import parse_models
 from recbole_molar.compare.tables import aligned, notes
 
-ROW_KEYS = {"recipe", "paper"}
-
 
 def paper_table(arguments):
     """Run what is missing of one table's rows; the same command goes on with what was cut.
@@ -25,13 +23,14 @@ def paper_table(arguments):
     own, given = options_of(arguments, ("table", "rows"))
     table = read_table(own.pop("table", None))
     rows = chosen_rows(table, own.pop("rows", None))
-    entries = parse_models({label: row["recipe"] for label, row in rows.items() if row["recipe"]})
-    found, folder, remark = carry_out(entries, entries[-1].label, given, **own)  # the paper's model is the last row
+    entries, tuned = entries_of(rows, given)
+    found, folder, report = carry_out(entries, entries[-1].label, given, **own)  # the paper's model is the last row
     lines = layout(table, rows, found)
+    remarks = [*notes(found), *(f"{label}: with {file}, which was tuned for {found['dataset']}." for label, file in tuned.items())]
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     markdown = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
-    write_text(folder / "paper_table.md", f"# {table['title']}, {found['dataset']}\n\n{markdown}\n\n" + "\n".join(f"- {note}" for note in notes(found)) + "\n")
-    return f"{table['title']}, {found['dataset']}\n\n{aligned(lines)}\n\n" + "\n".join(notes(found)) + f"\n{remark}{folder}", 1 if found["failed"] else 0
+    write_text(folder / "paper_table.md", f"# {table['title']}, {found['dataset']}\n\n{markdown}\n\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n")
+    return f"{table['title']}, {found['dataset']}\n\n{aligned(lines)}\n\n" + "\n".join(remarks) + f"\n{report}{folder}", 1 if found["failed"] else 0
 
 
 def table_names():
@@ -63,6 +62,26 @@ def chosen_rows(table, wanted):
         valid = ", ".join(label for label in rows if rows[label]["recipe"])
         raise ValueError(f"--rows={wanted}: {unknown[0] if unknown else 'none can be run'}. Valid: {valid}.")
     return {label: rows[label] for label in rows if label in wanted}
+
+
+def entries_of(rows, given):
+    """The models of a comparison for rows that can be run; a row with a recipe `tuned` for the data set has its values, but for what is given.
+
+    Args:
+        rows (dict): of :func:`chosen_rows`; given (dict): options of all runs, the data set among them.
+
+    Returns:
+        tuple: list of Entry, and label -> recipe that was tuned.
+    """
+    entries = parse_models({label: row["recipe"] for label, row in rows.items() if row["recipe"]})
+    tuned = {entry.label: rows[entry.label].get("tuned", {}).get(given.get("dataset")) for entry in entries}
+    for entry in entries:
+        if tuned[entry.label]:
+            [recipe] = parse_models({entry.label: tuned[entry.label]})
+            left = recipe.properties.keys() - given.keys() - entry.properties.keys()
+            entry.properties |= {key: recipe.properties[key] for key in left}
+            entry.origins |= {key: recipe.origins[key] for key in left}
+    return entries, {label: file for label, file in tuned.items() if file}
 
 
 def layout(table, rows, found):

@@ -10,7 +10,9 @@ from recbole_molar.__main__ import main
 from recbole_molar.command_line import config_file_list, read_yaml
 from recbole_molar.compare.runs import known_config
 from recbole_molar.config import Config
-from recbole_molar.paper_table import chosen_rows, layout, paper_data_set, read_table, table_names
+from recbole_molar.paper_table import chosen_rows, entries_of, layout, paper_data_set, read_table, table_names
+from recbole_molar.quick_start import make_id_configs
+from recbole_molar.run_folder import identity
 
 TABLES = ["ablation", "backbone", "finetune", "id_model", "main", "modality", "user_encoder"]
 
@@ -24,7 +26,7 @@ def test_each_row_is_a_recipe_and_each_figure_a_figure(name):
     table = read_table(name)
     configs = {}
     for label, row in table["rows"].items():
-        assert set(row) == {"recipe", "paper"}
+        assert {"recipe", "paper"} <= set(row) <= {"recipe", "paper", "tuned"}
         for figures in row["paper"].values():
             assert len(figures) == len(table["columns"]) and all(0 < figure < 1 for figure in figures)
         if row["recipe"]:
@@ -44,6 +46,25 @@ def test_the_papers_setting_leaves_the_rows_of_other_models_runnable():
     assert (config["mirm_backbone"], config["user_llm_layers"], config["epochs"]) == ("Qwen/Qwen2-VL-2B-Instruct", None, 5) and "dueg_layers" not in taken
     config, taken = known_config({**read_yaml(config_file_list(["recipe/row/collm.yaml"])[0]), "dataset": "ml-1m"}, paper, {})
     assert (config["mirm_backbone"], config["id_model"], config["collaborative"]) == ("Qwen/Qwen2-VL-2B-Instruct", "SASRec", True)
+
+
+def test_a_row_has_what_was_tuned_for_its_data_set_under_what_is_given():
+    rows = chosen_rows(read_table("main"), ["SASRec", "HLLM"])
+    entries, tuned = entries_of(rows, {"dataset": "ml-1m", "epochs": 3})
+    recipe = read_yaml(config_file_list(["recipe/sasrec-ml-1m.yaml"])[0])
+    assert tuned == {"SASRec": "recipe/sasrec-ml-1m.yaml"} and entries[1].properties == {"model": "HLLM"}
+    assert entries[0].properties == {key: recipe[key] for key in recipe if key not in ("dataset", "epochs")}
+    assert entries[0].origins["n_layers"].startswith("recipe/sasrec-ml-1m.yaml, line ")
+    assert entries_of(rows, {"dataset": "ml-100k"})[1] == {}
+
+
+@pytest.mark.parametrize("name", ["FPMC", "GRU4Rec", "SASRec", "DuoRec"])
+def test_a_tuned_row_is_molars_id_model(name):
+    """So that a table trains it once."""
+    molar = Config(config_dict={"model": "Molar", "dataset": "ml-1m", "id_model": name})
+    tuned = read_table("main")["rows"][name]["tuned"]["ml-1m"]
+    as_row = Config(config_file_list=config_file_list([tuned]))
+    assert identity(make_id_configs(molar)["id_model"].as_yaml()) == identity(as_row.as_yaml())
 
 
 def test_every_recipe_of_a_row_stands_in_a_table():

@@ -34,6 +34,7 @@ class TransformerKeys(BaseModel, strict=True, extra="ignore"):
     n_heads: Count = None
     hidden_size: Count = None
     inner_size: Count = None
+    embedding_size: Count = None
     hidden_dropout_prob: Share = None
     attn_dropout_prob: Share = None
     dropout_prob: Share = None
@@ -162,6 +163,8 @@ class Properties(TransformerKeys):
     align_weight: NotNegative = None
     distill_weight: Annotated[float | None, Field(ge=0, le=1, description="a number from 0 to 1, or ~ for 0")] = None
     score_fusion_weight: Annotated[NotNegative | None, Field(description="a number of at least 0, or ~ for 0")] = None
+    ease_fusion_weight: Annotated[NotNegative | None, Field(description="a number of at least 0, or ~ for 0")] = None
+    ease_reg_weight: Annotated[float | None, Field(ge=1e-3, description="a number of at least 0.001, or ~ for 300")] = None
     align_temperature: Temperature = None
     rec_loss: Literal["bce", "nce", "ce"] = None
     nce_negatives: Count = None

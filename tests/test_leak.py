@@ -50,7 +50,7 @@ def both(make_data, flags, tmp_path):
 @pytest.mark.parametrize("options", [
     {}, {"loss_type": "BPR"}, {"train_all_positions": False}, {"train_windows": "last", "MAX_ITEM_LIST_LENGTH": 3},
     {"train_windows": "overlap", "MAX_ITEM_LIST_LENGTH": 3}, {"model": "FPMC"}, {"model": "BERT4Rec"},
-    {"model": "BERT4Rec", "train_all_positions": False}, {"model": "Popularity"},
+    {"model": "BERT4Rec", "train_all_positions": False}, {"model": "Popularity"}, {"model": "EASE"},
 ], ids=str)
 def test_training_does_not_see_the_targets(both, options):
     (first, trained), (second, trained_too) = both(**options)

@@ -14,7 +14,9 @@ from recbole_molar.model.all_positions import sample_negatives, trim_and_target
 from recbole_molar.model.item_adapter import ItemAdapter, standardize
 from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
+from recbole_molar.model.sequential_recommender.ease import MOST_ITEMS, SetScores, too_many
 from recbole_molar.processes import bar_off, from_main, gathered, of_whole_batch, own_part
+from recbole_molar.property_error import bad_value
 
 
 class Molar(MIRMRecommender):
@@ -51,6 +53,11 @@ class Molar(MIRMRecommender):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config["score_temperature"])), requires_grad=self.rec_loss == "nce")
         self.id_model, self.id_users = id_model, None
         self.distill_weight, self.fusion_weight = config["distill_weight"] or 0.0, config["score_fusion_weight"] or 0.0
+        self.ease_weight, self.ease = config["ease_fusion_weight"] or 0.0, None
+        if self.ease_weight:
+            if self.n_items > MOST_ITEMS:
+                raise bad_value("ease_fusion_weight", config["ease_fusion_weight"], f"EASE {too_many(self.n_items)}")
+            self.ease = SetScores(dataset, config["ease_reg_weight"])
         self.aligns = id_model is not None and self.align_weight > 0
         self.id_projection = nn.Linear(id_dim, dim, bias=False) if self.aligns and id_dim != dim else nn.Identity()
         if self.item_id_residual is not None:
@@ -153,20 +160,25 @@ class Molar(MIRMRecommender):
         self._id_row[rows[TARGET_INDEX].to(self.device)] = torch.arange(len(rows), device=self.device)
 
     def is_saved(self, name):
-        """Nor is the frozen ID model, which has a file of its own."""
-        return super().is_saved(name) and not (name.startswith("id_model.") and not self.id_model.trains)
+        """Nor is the frozen ID model, which has a file of its own, nor what EASE has by a formula."""
+        return super().is_saved(name) and not (name.startswith("id_model.") and not self.id_model.trains) and not name.startswith("ease.")
 
     # -------------------------------------------------------------- prediction
 
     def full_sort_predict(self, interaction):
-        """Scores of all items, fp32: [B, n_items]; with late fusion the ID model's are added.
+        """Scores of all items, fp32: [B, n_items]; with late fusion the ID model's are added, and EASE's.
 
-        Both are logits of a softmax over the catalogue where both models were trained by cross-entropy: their sum multiplies the two distributions.
+        Molar's and the ID model's are logits of a softmax over the catalogue where both were trained by cross-entropy: their sum multiplies the two
+        distributions.
         """
         scores = super().full_sort_predict(interaction)
-        return scores + self.fusion_weight * self.id_model.full_sort_predict(interaction).view_as(scores) if self.fusion_weight else scores
+        if self.fusion_weight:
+            scores = scores + self.fusion_weight * self.id_model.full_sort_predict(interaction).view_as(scores)
+        return scores + self.ease_weight * self.ease(interaction) if self.ease_weight else scores
 
     def predict(self, interaction):
         """Scores of the given items: [B]."""
         scores = super().predict(interaction)
-        return scores + self.fusion_weight * self.id_model.predict(interaction) if self.fusion_weight else scores
+        if self.fusion_weight:
+            scores = scores + self.fusion_weight * self.id_model.predict(interaction)
+        return scores + self.ease_weight * self.ease(interaction).gather(1, interaction[self.ITEM_ID][:, None])[:, 0] if self.ease_weight else scores

@@ -10,6 +10,7 @@ from recbole_molar.__main__ import main
 from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
 from recbole_molar.model import like_lengths
+from recbole_molar.model.sequential_recommender.ease import item_weights
 from recbole_molar.quick_start import make_id_configs, prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
 from recbole_molar.stages import build
@@ -80,6 +81,22 @@ def test_late_fusion_adds_the_id_models_scores(make_molar, alpha):
     torch.testing.assert_close(fused - model.full_sort_predict(batch), 0.5 * own_id, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(candidates, fused[torch.arange(len(fused)), batch[model.ITEM_ID]], atol=1e-4, rtol=1e-4)
     assert own_id.std() > 0
+
+
+def test_late_fusion_with_ease(make_molar):
+    """Beside nothing else, and beside an ID model; not in the checkpoint."""
+    plain, loader, *_ = make_molar(align_weight=0)
+    model, *_ = make_molar(align_weight=0, ease_fusion_weight=3, ease_reg_weight=2)
+    both, *_ = make_molar(align_weight=0, ease_fusion_weight=3, ease_reg_weight=2, score_fusion_weight=0.5)
+    batch = first_batch(loader)
+    assert model.id_model is None and not any(model.is_saved(name) for name in model.state_dict() if name.startswith("ease."))
+    torch.testing.assert_close(model.ease.weights, item_weights(model.ease.dataset.train_histories(), model.n_items, 2.0))
+    ours, fused, three = (one.eval().full_sort_predict(batch) for one in (plain, model, both))
+    scores = model.ease(batch)
+    torch.testing.assert_close(fused, ours + 3 * scores)
+    torch.testing.assert_close(three, ours + 3 * scores + 0.5 * both.id_model.full_sort_predict(batch))
+    torch.testing.assert_close(both.predict(batch), three[torch.arange(len(three)), batch[model.ITEM_ID]], atol=1e-4, rtol=1e-4)
+    assert scores.std() > 0
 
 
 def test_an_id_vector_beside_the_content(make_molar):

@@ -23,10 +23,10 @@ def paper_table(arguments):
     own, given = options_of(arguments, ("table", "rows"))
     table = read_table(own.pop("table", None))
     rows = chosen_rows(table, own.pop("rows", None))
-    entries, tuned = entries_of(rows, given)
+    entries, made = entries_of(rows, given)
     found, folder, report = carry_out(entries, entries[-1].label, given, **own)  # the paper's model is the last row
     lines = layout(table, rows, found)
-    remarks = [*notes(found), *(f"{label}: with {file}, which was tuned for {found['dataset']}." for label, file in tuned.items())]
+    remarks = [*notes(found), *(f"{label}: by {file}." for label, file in made.items())]
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     markdown = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
     write_text(folder / "paper_table.md", f"# {table['title']}, {found['dataset']}\n\n{markdown}\n\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n")
@@ -65,23 +65,23 @@ def chosen_rows(table, wanted):
 
 
 def entries_of(rows, given):
-    """The models of a comparison for rows that can be run; a row with a recipe `tuned` for the data set has its values, but for what is given.
+    """The models of a comparison for rows that can be run; a row with a recipe made for the data set (`recipe_for`) has its values, but for what is given.
 
     Args:
         rows (dict): of :func:`chosen_rows`; given (dict): options of all runs, the data set among them.
 
     Returns:
-        tuple: list of Entry, and label -> recipe that was tuned.
+        tuple: list of Entry, and label -> recipe made for the data set.
     """
     entries = parse_models({label: row["recipe"] for label, row in rows.items() if row["recipe"]})
-    tuned = {entry.label: rows[entry.label].get("tuned", {}).get(given.get("dataset")) for entry in entries}
+    made = {entry.label: rows[entry.label].get("recipe_for", {}).get(given.get("dataset")) for entry in entries}
     for entry in entries:
-        if tuned[entry.label]:
-            [recipe] = parse_models({entry.label: tuned[entry.label]})
+        if made[entry.label]:
+            [recipe] = parse_models({entry.label: made[entry.label]})
             left = recipe.properties.keys() - given.keys() - entry.properties.keys()
             entry.properties |= {key: recipe.properties[key] for key in left}
             entry.origins |= {key: recipe.origins[key] for key in left}
-    return entries, {label: file for label, file in tuned.items() if file}
+    return entries, {label: file for label, file in made.items() if file}
 
 
 def layout(table, rows, found):

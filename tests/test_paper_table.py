@@ -26,9 +26,11 @@ def test_each_row_is_a_recipe_and_each_figure_a_figure(name):
     table = read_table(name)
     configs = {}
     for label, row in table["rows"].items():
-        assert {"recipe", "paper"} <= set(row) <= {"recipe", "paper", "tuned"}
+        assert {"recipe", "paper"} <= set(row) <= {"recipe", "paper", "recipe_for"}
         for figures in row["paper"].values():
             assert len(figures) == len(table["columns"]) and all(0 < figure < 1 for figure in figures)
+        for recipe in row.get("recipe_for", {}).values():
+            assert Config(config_file_list=config_file_list([recipe]))["model"] == read_yaml(config_file_list([row["recipe"]])[0])["model"]
         if row["recipe"]:
             configs[label] = Config(dataset="ml-1m", config_file_list=config_file_list([row["recipe"]])).as_yaml()
     assert len({json.dumps(config, sort_keys=True) for config in configs.values()}) == len(configs)  # no two rows are the same run
@@ -48,11 +50,11 @@ def test_the_papers_setting_leaves_the_rows_of_other_models_runnable():
     assert (config["mirm_backbone"], config["id_model"], config["collaborative"]) == ("Qwen/Qwen2-VL-2B-Instruct", "SASRec", True)
 
 
-def test_a_row_has_what_was_tuned_for_its_data_set_under_what_is_given():
-    rows = chosen_rows(read_table("main"), ["SASRec", "HLLM"])
-    entries, tuned = entries_of(rows, {"dataset": "ml-1m", "epochs": 3})
+def test_a_row_has_what_was_made_for_its_data_set_under_what_is_given():
+    rows = chosen_rows(read_table("main"), ["SASRec", "Molar"])
+    entries, made = entries_of(rows, {"dataset": "ml-1m", "epochs": 3})
     recipe = read_yaml(config_file_list(["recipe/sasrec-ml-1m.yaml"])[0])
-    assert tuned == {"SASRec": "recipe/sasrec-ml-1m.yaml"} and entries[1].properties == {"model": "HLLM"}
+    assert made == {"SASRec": "recipe/sasrec-ml-1m.yaml"} and entries[1].properties == {"model": "Molar"}
     assert entries[0].properties == {key: recipe[key] for key in recipe if key not in ("dataset", "epochs")}
     assert entries[0].origins["n_layers"].startswith("recipe/sasrec-ml-1m.yaml, line ")
     assert entries_of(rows, {"dataset": "ml-100k"})[1] == {}
@@ -62,8 +64,7 @@ def test_a_row_has_what_was_tuned_for_its_data_set_under_what_is_given():
 def test_a_tuned_row_is_molars_id_model(name):
     """So that a table trains it once."""
     molar = Config(config_dict={"model": "Molar", "dataset": "ml-1m", "id_model": name})
-    tuned = read_table("main")["rows"][name]["tuned"]["ml-1m"]
-    as_row = Config(config_file_list=config_file_list([tuned]))
+    as_row = Config(config_file_list=config_file_list([read_table("main")["rows"][name]["recipe_for"]["ml-1m"]]))
     assert identity(make_id_configs(molar)["id_model"].as_yaml()) == identity(as_row.as_yaml())
 
 

@@ -142,6 +142,12 @@ def valid_positions(item_seq_len, width, first=None):
     return holds if first is None else holds & (positions >= first[:, None])
 
 
+def target_indices(last, item_seq_len, width, first=None):
+    """Which interactions the targets of all M valid positions are, as `target_index` counts them: of the rows [B], [B], width, [B] -> [M]."""
+    everywhere = (last - item_seq_len + 1)[:, None] + torch.arange(width, device=last.device)
+    return everywhere[valid_positions(item_seq_len, width, first)]
+
+
 def sample_negatives(targets, n_items):
     """One uniform negative for each target, never the target itself nor the padding: [M] -> [M]."""
     if n_items < 3:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import FIRST_TARGET, TARGET_INDEX, padded_rows
-from recbole_molar.model.all_positions import valid_positions
+from recbole_molar.model.all_positions import target_indices
 from recbole_molar.model.fused_layers import last_layer_at
 from recbole_molar.model.like_lengths import parts_of_like_lengths
 from recbole_molar.model.loss import ce_loss
@@ -89,9 +89,7 @@ class DuoRec(SASRec):
         last, lengths = interaction[TARGET_INDEX], interaction[self.ITEM_SEQ_LEN]
         if not self.reads_all_positions:
             return last
-        width = interaction[self.ITEM_SEQ].size(1)
-        everywhere = (last - lengths + 1)[:, None] + torch.arange(width, device=last.device)
-        return everywhere[valid_positions(lengths, width, interaction[FIRST_TARGET])]
+        return target_indices(last, lengths, interaction[self.ITEM_SEQ].size(1), interaction[FIRST_TARGET])
 
     def _same_target(self, target_indices):
         """User embeddings [K, H] of other training histories with the same targets, those of like lengths read together."""

@@ -10,13 +10,15 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import FIRST_TARGET, TARGET_INDEX, TIME_GAPS
 from recbole_molar.lookup import find_class
 from recbole_molar.model.alignment import alignment_loss
-from recbole_molar.model.all_positions import sample_negatives, trim_and_target
+from recbole_molar.model.all_positions import sample_negatives, target_indices, trim_and_target
 from recbole_molar.model.item_adapter import ItemAdapter, standardize
 from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.model.sequential_recommender.ease import MOST_ITEMS, SetScores, too_many
 from recbole_molar.processes import bar_off, from_main, gathered, of_whole_batch, own_part
 from recbole_molar.property_error import bad_value
+
+MOST_TEACHER_BYTES = 2**31  # of what distillation reads, kept for all training positions; beyond, the ID model computes it in each epoch
 
 
 class Molar(MIRMRecommender):
@@ -51,7 +53,7 @@ class Molar(MIRMRecommender):
         if self.gap_vectors is not None:
             self.register_buffer("time_gaps", dataset.time_gaps(), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config["score_temperature"])), requires_grad=self.rec_loss == "nce")
-        self.id_model, self.id_users = id_model, None
+        self.id_model, self.id_users, self.teacher_users = id_model, None, None
         self.distill_weight, self.fusion_weight = config["distill_weight"] or 0.0, config["score_fusion_weight"] or 0.0
         self.ease_weight, self.ease = config["ease_fusion_weight"] or 0.0, None
         if self.ease_weight:
@@ -99,7 +101,7 @@ class Molar(MIRMRecommender):
         negatives = self._draw_negatives(targets)
         table = self.batch_table(item_seq, targets, negatives)  # [N, D]
         user = self.user_embeddings(item_seq, item_seq_len, first, table, self.gaps(batch, item_seq.size(1)))  # E_con, [M, D]
-        rec = self._next_item_loss(user, table, targets, negatives, self._teacher(item_seq, item_seq_len, first))
+        rec = self._next_item_loss(user, table, targets, negatives, self._teacher(batch))
         content_user = user[(item_seq_len - first).cumsum(0) - 1]  # at the last position of each row, [B, D]
         align = (self.align_weight * self._post_alignment(interaction, content_user),) if self.aligns else ()
         return (rec, *align, *self._id_loss(interaction))
@@ -117,11 +119,16 @@ class Molar(MIRMRecommender):
             return from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
         return None
 
-    def _teacher(self, item_seq, item_seq_len, first):
+    def _teacher(self, batch):
         """What the cross-entropy distils from, see :func:`ce_loss`: the ID model at every position, as late fusion adds its scores at the last one."""
         if not self.distill_weight:
             return None
-        return self.id_model.all_users(item_seq, item_seq_len, first), self.id_model.item_embeddings(), self.distill_weight
+        item_seq, item_seq_len, first = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN], batch[FIRST_TARGET]
+        if self.teacher_users is None:
+            users = self.id_model.all_users(item_seq, item_seq_len, first)
+        else:
+            users = self.teacher_users[target_indices(batch[TARGET_INDEX], item_seq_len, item_seq.size(1), first)]
+        return users, self.id_model.item_embeddings(), self.distill_weight
 
     def _next_item_loss(self, user, table, targets, negatives, teacher):
         if self.rec_loss == "bce":
@@ -147,10 +154,15 @@ class Molar(MIRMRecommender):
 
     @torch.no_grad()
     def before_training(self, train_data, trainer):
-        """A frozen ID model's user embeddings are the same in each epoch: compute those of all training rows once."""
-        if not self.aligns or self.id_model.trains:
-            return
+        """A frozen ID model gives the same in each epoch: compute once, for all training rows, what alignment and distillation read of it."""
         rows = train_data._dataset.inter_feat
+        if self.aligns and not self.id_model.trains:
+            self._keep_id_users(rows)
+        if self.distill_weight:
+            self._keep_teacher(rows, torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32)
+
+    def _keep_id_users(self, rows):
+        """After each row's whole history, [rows, D_id]."""
         starts = own_part(range(0, len(rows), 256))
         parts = [self.id_model(rows[[0]].to(self.device))[:0]]  # a process may have nothing else
         for start in tqdm(starts, desc="ID user embeddings", leave=False, disable=bar_off()):
@@ -158,6 +170,21 @@ class Molar(MIRMRecommender):
         self.id_users = gathered(torch.cat(parts))  # [rows, D_id]
         self._id_row = torch.zeros(int(rows[TARGET_INDEX].max()) + 1, dtype=torch.long, device=self.device)
         self._id_row[rows[TARGET_INDEX].to(self.device)] = torch.arange(len(rows), device=self.device)
+
+    def _keep_teacher(self, rows, dtype):
+        """At each position, by its target's index, [interactions, D_id], where that is not too much."""
+        size, dim = int(rows[TARGET_INDEX].max()) + 1, self.id_model.item_embeddings().size(1)
+        if size * dim * dtype.itemsize > MOST_TEACHER_BYTES:
+            return
+        users = [torch.zeros(0, dim, dtype=dtype, device=self.device)]  # as above
+        places = [torch.zeros(0, dtype=torch.long, device=self.device)]
+        for start in tqdm(own_part(range(0, len(rows), 256)), desc="teacher", leave=False, disable=bar_off()):
+            batch, _ = trim_and_target(rows[slice(start, start + 256)].to(self.device), self)
+            item_seq, item_seq_len, first = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN], batch[FIRST_TARGET]
+            users.append(self.id_model.all_users(item_seq, item_seq_len, first).to(dtype))
+            places.append(target_indices(batch[TARGET_INDEX], item_seq_len, item_seq.size(1), first))
+        self.teacher_users = torch.zeros(size, dim, dtype=dtype, device=self.device)
+        self.teacher_users[gathered(torch.cat(places))] = gathered(torch.cat(users))
 
     def is_saved(self, name):
         """Nor is the frozen ID model, which has a file of its own, nor what EASE has by a formula."""

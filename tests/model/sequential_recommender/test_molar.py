@@ -10,6 +10,7 @@ from recbole_molar.__main__ import main
 from recbole_molar.config import Config
 from recbole_molar.device import make_accelerator
 from recbole_molar.model import like_lengths
+from recbole_molar.model.sequential_recommender import molar
 from recbole_molar.model.sequential_recommender.ease import item_weights
 from recbole_molar.quick_start import make_id_configs, prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
@@ -81,6 +82,28 @@ def test_late_fusion_adds_the_id_models_scores(make_molar, alpha):
     torch.testing.assert_close(fused - model.full_sort_predict(batch), 0.5 * own_id, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(candidates, fused[torch.arange(len(fused)), batch[model.ITEM_ID]], atol=1e-4, rtol=1e-4)
     assert own_id.std() > 0
+
+
+@pytest.mark.parametrize("windows", ["chunks", "overlap", "last"])
+def test_the_teacher_is_computed_once(make_molar, windows, monkeypatch, tmp_path):
+    """What is kept is what each batch would compute; too much is not kept."""
+    model, loader, config, _ = make_molar(align_weight=0, distill_weight=0.5, train_windows=windows, MAX_ITEM_LIST_LENGTH=4)
+    model.eval()
+    fresh = [model.calculate_loss(batch)[0].item() for batch in ordered(loader)]
+    trainer = SequentialTrainer(config, model, make_accelerator("fp32", use_cpu=True), tmp_path)
+    monkeypatch.setattr(molar, "MOST_TEACHER_BYTES", 100)
+    model.before_training(loader, trainer)
+    assert model.teacher_users is None
+    monkeypatch.undo()
+    model.before_training(loader, trainer)
+    monkeypatch.setattr(model.id_model, "all_users", None)
+    assert [model.calculate_loss(batch)[0].item() for batch in ordered(loader)] == pytest.approx(fresh, abs=1e-5) and len(fresh) > 1
+
+
+def ordered(loader):
+    """The rows of a loader in batches of 16, not shuffled."""
+    rows = loader._dataset.inter_feat
+    return [rows[start : start + 16] for start in range(0, len(rows), 16)]
 
 
 def test_late_fusion_with_ease(make_molar):

@@ -26,7 +26,7 @@ def paper_table(arguments):
     entries, made = entries_of(rows, given)
     found, folder, report = carry_out(entries, entries[-1].label, given, **own)  # the paper's model is the last row
     lines = layout(table, rows, found)
-    remarks = [*notes(found), *(f"{label}: by {file}." for label, file in made.items())]
+    remarks = [*notes(found, tested=False), *(f"{label}: by {file}." for label, file in made.items())]
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     markdown = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
     write_text(folder / "paper_table.md", f"# {table['title']}, {found['dataset']}\n\n{markdown}\n\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n")

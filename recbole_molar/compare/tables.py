@@ -123,16 +123,16 @@ def _p(value):
     return "<.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def notes(found):
-    """What a reader must know of the figures, one sentence each."""
+def notes(found, tested=True):
+    """What a reader must know of the figures, one sentence each; tested (bool): the table shows what differs from what."""
     lines = []
-    if found["differences"]:
+    if tested and found["differences"]:
         lines.append(f"* differs from {found['reference']}: p < {SIGNIFICANT} after Holm's correction over all models and metrics.")
         lines.append("p: paired t-test over users, with the variance between seeds in its error. Interval: paired bootstrap over users and seeds.")
     single = [model["label"] for model in found["models"] if len(model["seeds"]) == 1]
     lines += [f"{model['label']} is tuned: {model['tuned']['about']}, chosen by validation." for model in found["models"] if model.get("tuned")]
     if single and found["differences"]:
-        lines.append(f"One seed only, so its spread is unknown and p too small: {', '.join(single)}.")
+        lines.append(f"One seed only, so its spread is unknown{' and p too small' if tested else ''}: {', '.join(single)}.")
     lines.append("± is the standard deviation over seeds. Costs are those of the machine that made each run, without stages that it reused.")
     lines += [f"FAILED {name}: {why}" for name, why in found["failed"].items()]
     return lines

@@ -218,8 +218,8 @@ def _train_id_model(stage, config, id_config, accelerator, folder, split_hash):
     if trained in (None, cache):
         train_once(id_config, prepared, model, accelerator, folder, cache, stage)
     else:
-        get_trainer(id_config)(id_config, model, accelerator, trained).load_best()
-        getLogger().info("%s: reusing %s, a finished run of the same configuration", stage, trained)
+        getLogger().info("%s: %s, a finished run of the same configuration", stage, trained)
+        _load_trained(id_config, model, accelerator, trained, RESULT)
         folder.notes[stage] = {"model": id_config["model"], "reused": True, "epochs_run": None}
     return model
 
@@ -238,11 +238,7 @@ def train_once(config, prepared, model, accelerator, folder, cache, stage):
         accelerator.wait_for_everyone()
         reused = done.is_file()
         if reused:
-            try:
-                getLogger().info("reusing it, valid %s", read_json(done))
-                get_trainer(config)(config, model, accelerator, cache).load_best()
-            except ValueError as error:
-                raise ValueError(f"{error} Delete the folder {cache}, and it is trained anew.") from error
+            _load_trained(config, model, accelerator, cache, DONE)
         else:
             trainer = train(config, prepared, model, accelerator, folder, cache, stage)
             accelerator.wait_for_everyone()
@@ -251,6 +247,16 @@ def train_once(config, prepared, model, accelerator, folder, cache, stage):
                 write_json(done, trainer.best_valid_result)
     generator.set_state(order)
     folder.notes[stage] = {"model": config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
+
+
+def _load_trained(config, model, accelerator, folder, told):
+    """The best epoch that a folder holds; told (str): the file there that says how good it is."""
+    try:
+        found = read_json(folder / told)
+        getLogger().info("reusing it, valid %s", found.get("best_valid_result", found))
+        get_trainer(config)(config, model, accelerator, folder).load_best()
+    except ValueError as error:
+        raise ValueError(f"{error} Delete the folder {folder}, and it is trained anew.") from error
 
 
 def id_model_cache(config, id_config, split_hash):
@@ -264,7 +270,7 @@ def trained_id_model(config, id_config, split_hash):
     if (cache / DONE).is_file():
         return cache
     finished = (folder for folder in runs_like(config["output_dir"], id_config.as_yaml()) if (folder / RESULT).is_file() and (folder / BEST).is_file())
-    return next((folder for folder in finished if read_json(folder / RESULT, "split_hash")["split_hash"] == split_hash), None)
+    return next((folder for folder in finished if read_json(folder / RESULT).get("split_hash") == split_hash), None)
 
 
 def finished_id_models(config, accelerator, split_hash):

@@ -64,10 +64,13 @@ def identity(properties):
 
 
 def runs_like(output_dir, properties):
-    """Folders of runs with these properties, whatever `output_dir` they name, below this one: finished or cut, the newest first."""
+    """Folders of runs with these properties, whatever `output_dir` they name, below this one: finished or cut, newest first. What cannot be read is none."""
     wanted = identity(properties)
     files = sorted((Path(output_dir) / str(properties["dataset"])).glob(f"*/{CONFIG}"), reverse=True)
-    return (file.parent for file in files if identity(read_yaml(file)) == wanted)
+    for file in files:
+        with contextlib.suppress(ValueError):
+            if identity(read_yaml(file)) == wanted:
+                yield file.parent
 
 
 class TqdmHandler(logging.StreamHandler):

@@ -67,10 +67,17 @@ def test_a_finished_run_of_the_same_configuration_is_the_id_model(make_data, run
     _, given = result_of(run(command_line(flags(**SASREC)))[1])
     taken, folder = result_of(run()[1])
     assert taken["id_model"] == {"model": "SASRec", "reused": True, "epochs_run": None} and "id_model" not in taken["seconds"]
-    assert f"id_model: reusing {given}, a finished run" in (folder / "train.log").read_text() and not (folder.parents[1] / "cache" / "id_model").exists()
+    assert f"id_model: {given}, a finished run" in (folder / "train.log").read_text() and not (folder.parents[1] / "cache" / "id_model").exists()
     assert taken["test_result"] == own["test_result"]
     for other in ({"id_epochs": 2}, {"seed": 3}):
         assert not result_of(run(**other)[1])[0]["id_model"]["reused"]
+    (given.parent / "torn").mkdir()
+    (given.parent / "torn" / "config.yaml").write_text("a: [")  # of no concern
+    best = (given / "best.safetensors").read_bytes()
+    (given / "best.safetensors").write_bytes(best[:100])
+    code, _, err = run()
+    assert code == 2 and f"Delete the folder {given}, and it is trained anew." in err
+    (given / "best.safetensors").write_bytes(best)
     result = json.loads((given / "result.json").read_text())
     (given / "result.json").write_text(json.dumps({**result, "split_hash": "another"}))
     assert not result_of(run()[1])[0]["id_model"]["reused"]

@@ -15,13 +15,13 @@ from recbole.utils import init_seed
 OF_STEP_2 = ("collaborative", "tuning_epochs", "learning_rate", "mapping_size")  # and `id_<key>`: what step 1 does not depend on
 
 
-def check_parts(config):
+def check_parts(config, n_items):
     """Find out about bad properties before any work.
 
     Raises:
         PropertyError: as :func:`recbole_molar.text_stages.check_parts`; a frozen LLM, or an ID model that reads content.
     """
-    text_stages.check_parts(config)
+    text_stages.check_parts(config, n_items)
     refuse_content_model(config)
     if config["mirm_tuning"] == "frozen":
         raise PropertyError("mirm_tuning", f"mirm_tuning=frozen: {config['model']} tunes the LLM in its first step. Valid: full, lora.")

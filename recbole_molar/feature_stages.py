@@ -23,7 +23,7 @@ ENCODERS = {"text": TextEncoder, "image": ImageEncoder}
 COMPACT_VERSION = 1  # raise it with any change of the compact encoders or of their training: finished ones are kept under it
 
 
-def check_parts(config):
+def check_parts(config, n_items):
     """Find out about bad properties before any work; raises ValueError where there is no such modality."""
     check_modalities(as_list(config["item_modalities"]))
 

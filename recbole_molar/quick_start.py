@@ -163,7 +163,7 @@ def prepare(config):
 def stages_of(model_class):
     """The module of the stages before a model that reads item content; None for others.
 
-    Such a model class names it by its attribute `stages`. It has `check_parts(config)`, `read_item_content(config, dataset)` and
+    Such a model class names it by its attribute `stages`. It has `check_parts(config, n_items)`, `read_item_content(config, dataset)` and
     `build(config, prepared, content, accelerator, folder, train_id_model, train_once)`, which gives the model.
     """
     name = getattr(model_class, "stages", None)
@@ -175,7 +175,7 @@ def read_content(config, dataset):
     stages = stages_of(config.model_class)
     if stages is None:
         return None
-    stages.check_parts(config)
+    stages.check_parts(config, dataset.item_num)
     if config.reads_id_model and not config["id_weights"]:
         make_id_configs(config)  # for their errors: they are needed after stage 1 only
     return stages.read_item_content(config, dataset)

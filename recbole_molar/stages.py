@@ -12,6 +12,7 @@ from recbole_molar.model.id_model.id_model import IDModel, IDModels
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.mirm import MIRM, is_built_here
+from recbole_molar.model.sequential_recommender.ease import check_size
 from recbole_molar.model.user_encoder.base import UserEncoder
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import bad_value
@@ -203,12 +204,15 @@ def refuse_content_model(config):
             raise bad_value(key, name, "reads item content itself. Take a model of IDs, such as SASRec.")
 
 
-def check_parts(config):
+def check_parts(config, n_items):
     """Find out about misspelt parts before any work.
 
     Raises:
-        PropertyError: a fine-tuning task, user encoder or weights file that does not exist; no such modality; 4 bits that cannot be had.
+        PropertyError: a fine-tuning task, user encoder or weights file that does not exist; no such modality; 4 bits that cannot be had; EASE over too
+            many items.
     """
+    if config["ease_fusion_weight"]:
+        check_size("ease_fusion_weight", config["ease_fusion_weight"], n_items)
     check_modalities(as_list(config["item_modalities"]))
     refuse_content_model(config)
     check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, is_built_here(config["mirm_backbone"]))

@@ -12,7 +12,7 @@ from recbole_molar.property_error import bad_value
 from recbole_molar.stages import as_list, join, shard_mirm, weights_file
 
 
-def check_parts(config):
+def check_parts(config, n_items):
     """Find out about bad properties before any work.
 
     Raises:

@@ -91,9 +91,9 @@ class DuoRec(SASRec):
             return last
         return target_indices(last, lengths, interaction[self.ITEM_SEQ].size(1), interaction[FIRST_TARGET])
 
-    def _same_target(self, target_indices):
+    def _same_target(self, targets):
         """User embeddings [K, H] of other training histories with the same targets, those of like lengths read together."""
-        item_seq, lengths = (tensor.to(self.device) for tensor in self.histories.draw(target_indices.cpu(), self.max_seq_length))
+        item_seq, lengths = (tensor.to(self.device) for tensor in self.histories.draw(targets.cpu(), self.max_seq_length))
         users, parts = [], parts_of_like_lengths(lengths)
         everywhere, self.reads_all_positions = self.reads_all_positions, False
         try:

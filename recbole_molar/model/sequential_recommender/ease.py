@@ -34,8 +34,7 @@ class EASE(SequentialRecommender):
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        if self.n_items > MOST_ITEMS:
-            raise bad_value("model", "EASE", too_many(self.n_items))
+        check_size("model", "EASE", self.n_items)
         self.scores = SetScores(dataset, config["ease_reg_weight"])
 
     def calculate_loss(self, interaction):
@@ -90,6 +89,11 @@ def item_weights(histories, n_items, reg_weight):
     return (-inverse / inverse.diagonal()).fill_diagonal_(0.0).float()
 
 
-def too_many(n_items):
-    """What an error says of a catalogue of this size."""
-    return f"has a weight for each pair of items, and {n_items:,} items are too many. Valid: at most {MOST_ITEMS:,}."
+def check_size(key, value, n_items):
+    """Find out before anything is trained whether EASE can have so many items, for the property that asks for it.
+
+    Raises:
+        PropertyError: it cannot.
+    """
+    if n_items > MOST_ITEMS:
+        raise bad_value(key, value, f"EASE has a weight for each pair of items, and {n_items:,} items are too many. Valid: at most {MOST_ITEMS:,}.")

@@ -14,9 +14,8 @@ from recbole_molar.model.all_positions import sample_negatives, target_indices, 
 from recbole_molar.model.item_adapter import ItemAdapter, standardize
 from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
-from recbole_molar.model.sequential_recommender.ease import MOST_ITEMS, SetScores, too_many
-from recbole_molar.processes import bar_off, from_main, gathered, of_whole_batch, own_part
-from recbole_molar.property_error import bad_value
+from recbole_molar.model.sequential_recommender.ease import SetScores
+from recbole_molar.processes import bar_off, from_main, gathered, n_processes, of_whole_batch, own_part
 
 MOST_TEACHER_BYTES = 2**31  # of what distillation reads, kept for all training positions; beyond, the ID model computes it in each epoch
 
@@ -57,8 +56,6 @@ class Molar(MIRMRecommender):
         self.distill_weight, self.fusion_weight = config["distill_weight"] or 0.0, config["score_fusion_weight"] or 0.0
         self.ease_weight, self.ease = config["ease_fusion_weight"] or 0.0, None
         if self.ease_weight:
-            if self.n_items > MOST_ITEMS:
-                raise bad_value("ease_fusion_weight", config["ease_fusion_weight"], f"EASE {too_many(self.n_items)}")
             self.ease = SetScores(dataset, config["ease_reg_weight"])
         self.aligns = id_model is not None and self.align_weight > 0
         self.id_projection = nn.Linear(id_dim, dim, bias=False) if self.aligns and id_dim != dim else nn.Identity()
@@ -176,15 +173,16 @@ class Molar(MIRMRecommender):
         size, dim = int(rows[TARGET_INDEX].max()) + 1, self.id_model.item_embeddings().size(1)
         if size * dim * dtype.itemsize > MOST_TEACHER_BYTES:
             return
-        users = [torch.zeros(0, dim, dtype=dtype, device=self.device)]  # as above
-        places = [torch.zeros(0, dtype=torch.long, device=self.device)]
+        self.teacher_users = torch.zeros(size, dim, dtype=dtype, device=self.device)
+        places = [torch.zeros(0, dtype=torch.long, device=self.device)]  # as above
         for start in tqdm(own_part(range(0, len(rows), 256)), desc="teacher", leave=False, disable=bar_off()):
             batch, _ = trim_and_target(rows[slice(start, start + 256)].to(self.device), self)
             item_seq, item_seq_len, first = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN], batch[FIRST_TARGET]
-            users.append(self.id_model.all_users(item_seq, item_seq_len, first).to(dtype))
             places.append(target_indices(batch[TARGET_INDEX], item_seq_len, item_seq.size(1), first))
-        self.teacher_users = torch.zeros(size, dim, dtype=dtype, device=self.device)
-        self.teacher_users[gathered(torch.cat(places))] = gathered(torch.cat(users))
+            self.teacher_users[places[-1]] = self.id_model.all_users(item_seq, item_seq_len, first).to(dtype)
+        if n_processes() > 1:
+            own = torch.cat(places)
+            self.teacher_users[gathered(own)] = gathered(self.teacher_users[own])
 
     def is_saved(self, name):
         """Nor is the frozen ID model, which has a file of its own, nor what EASE has by a formula."""

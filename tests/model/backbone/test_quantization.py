@@ -35,9 +35,9 @@ def test_a_run_says_it_at_the_start():
     given = {"mirm_quantization": "4bit", "mirm_backbone": "some/model", "mirm_tuning": "lora", "use_cpu": True}
     config = Config(model="Molar", dataset="ml-100k", config_dict=given)
     with pytest.raises(ValueError, match="mirm_quantization=4bit: needs a GPU"):
-        check_parts(config)
+        check_parts(config, n_items=2)
     with pytest.raises(ValueError, match="compact is small"):
-        check_parts(Config(model="Molar", dataset="ml-100k", config_dict={**given, "mirm_backbone": "compact"}))
+        check_parts(Config(model="Molar", dataset="ml-100k", config_dict={**given, "mirm_backbone": "compact"}), n_items=2)
     with pytest.raises(ValueError, match="compact is small"):
         MIRM.build(None, backbone="compact", quantization="4bit", tuning="lora")
     assert Config(model="Molar", dataset="ml-100k")["mirm_quantization"] is None

@@ -1,5 +1,7 @@
 """EASE: the closed form solves its least squares; whole histories are read, nothing after them (tests/test_leak.py has its training)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -60,10 +62,15 @@ def test_all_of_a_history_is_read_and_nothing_after_it(make_data, flags):
     assert scores.std() > 0
 
 
-def test_too_many_items_are_refused(make_data, flags, monkeypatch):
+def test_too_many_items_are_refused(make_data, flags, monkeypatch, command_line, capsys):
+    """Before Molar's stages."""
     monkeypatch.setattr(ease, "MOST_ITEMS", 5)
-    with pytest.raises(PropertyError, match="EASE: has a weight for each pair of items, and 31 items are too many. Valid: at most 5"):
+    with pytest.raises(PropertyError, match="model=EASE: EASE has a weight for each pair of items, and 31 items are too many. Valid: at most 5"):
         prepared_model(make_data, flags)
+    make_data(items=True)
+    given = flags(**{**SMALL, "item_modalities": "[text]", "ease_fusion_weight": 4})
+    assert main(["run", *command_line(given)]) == 2
+    assert "ease_fusion_weight=4: EASE has a weight" in capsys.readouterr().err and not Path(given["output_dir"]).exists()
 
 
 def test_as_a_command(make_data, flags, command_line, capsys):

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from recbole_molar.command_line import config_file_list, dump_yaml, load_yaml, parse_command_line, properties_dir, read_yaml
-from recbole_molar.config import Config
+from recbole_molar.config import Config, _keys_read_by
+from recbole_molar.lookup import available
 from recbole_molar.quick_start import make_id_configs
 from recbole_molar.utils import get_model
 
@@ -201,6 +202,13 @@ def test_a_finished_run_of_before_a_property_was_made_without_it(tmp_path):
     assert config(files=[file], model="Molar")["history_time_gaps"] is False
     file.write_text("model: Molar\ndataset: tiny\nhistory_time_gaps: True\n")
     assert config(files=[file], model="Molar")["history_time_gaps"] is True
+
+
+@pytest.mark.parametrize("model", sorted(available("model.sequential_recommender")))
+def test_what_a_model_reads_stands_in_its_yaml(model):
+    """With a default, so that `show-config` and a run's config.yaml have it; RecBole itself asks for two keys that it need not have."""
+    found = Config(model=model, dataset="ml-100k")
+    assert {key for key in _keys_read_by(found.model_class) if key not in found.final_config_dict} <= {"double_tower", "embedding_size"}
 
 
 def test_an_id_model_has_properties_of_its_own_for_a_data_set():

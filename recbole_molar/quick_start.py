@@ -214,7 +214,8 @@ def _train_id_model(stage, config, id_config, accelerator, folder, split_hash):
         check_teacher(model, config["MAX_ITEM_LIST_LENGTH"])
     getLogger().info("ID model %s: %s", id_config["model"], prepared.note)
     cache = id_model_cache(config, id_config, split_hash)
-    trained = broadcast_object_list([trained_id_model(config, id_config, split_hash)])[0]  # the main process has looked; a run may end in between
+    trained = trained_id_model(config, id_config, split_hash) if accelerator.is_main_process else None
+    trained = broadcast_object_list([trained])[0]  # one looks: a run may end in between
     if trained in (None, cache):
         train_once(id_config, prepared, model, accelerator, folder, cache, stage)
     else:

@@ -18,7 +18,7 @@ MOST_ITEMS = 20_000  # 1.5 GiB of weights, twice that in float64 to find them, a
 class EASE(SequentialRecommender):
     """A linear autoencoder of the history as a set: it knows no order, and all of a history, however long, counts alike.
 
-    Weak where the next item follows from the last ones, and so by itself; but it has what models of order make little of, and its scores
+    Weak where the next item follows from the last ones, and so by itself; but it has what models of order lack, and its scores
     added to theirs lift them (Molar's `ease_fusion_weight`). Nothing is learned step by step.
 
     Args:

@@ -187,7 +187,7 @@ def finetune_trainer(config, mirm, dataset, accelerator, folder):
         samples=config["mirm_finetune_samples"], epochs=config["mirm_finetune_epochs"], batch_size=config["mirm_finetune_batch_size"],
         learning_rate=config["mirm_finetune_learning_rate"], objective=config["mirm_finetune_objective"], bow_weight=config["mirm_bow_weight"],
         contrast_weight=config["mirm_contrast_weight"], temperature=config["mirm_contrast_temperature"],
-        max_answer_tokens=config["mirm_max_answer_tokens"], seed=config["seed"],
+        max_answer_tokens=config["mirm_max_answer_tokens"], seed=config["seed"], view_contrast_weight=config["mirm_view_contrast_weight"],
     )
 
 

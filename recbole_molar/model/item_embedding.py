@@ -15,6 +15,9 @@ from recbole_molar.processes import bar_off, gathered, n_processes, own_part, pr
 from recbole_molar.sharding import whole
 
 
+COLLAPSED = 10  # effective rank below which a user is warned
+
+
 class ItemEmbedding:
     """Fills the table, reusing what is on disk.
 
@@ -61,9 +64,7 @@ class ItemEmbedding:
         if missing:
             self._write(path, known, set(marks[1:]))
         mirm.log_report()
-        logging.getLogger().info(
-            "Item embeddings: %d computed, %d reused [%.1f s]", len(missing), len(marks) - 1 - len(missing), time.time() - start
-        )
+        _log_summary(table, len(missing), time.time() - start)
         return table
 
     def known(self, mirm, accelerator=None):
@@ -137,6 +138,36 @@ class ItemEmbedding:
         kept = [mark for mark in known if keep is None or mark in keep]
         tensors = {"rows": torch.stack([known[mark] for mark in kept])}
         save_tensors(path, tensors, {"items": kept, "checksum": _checksum(tensors)})
+
+
+def _log_summary(table, computed, seconds):
+    log, items, rank = logging.getLogger(), len(table) - 1, effective_rank(table)
+    log.info("Item embeddings: %d computed, %d reused; effective rank %.1f of %d [%.1f s]", computed, items - computed, rank, table.size(1), seconds)
+    if rank < COLLAPSED and items >= 100:
+        log.warning(
+            "The item embeddings have all but collapsed: their effective rank is %.1f, so %d items look nearly alike and content cannot tell them apart. "
+            "If stage 1 was run, let it pull items apart (user_behavior in mirm_finetune_tasks, or mirm_view_contrast_weight=1) or leave it out "
+            "(mirm_finetune_tasks=[]).",
+            rank, items,
+        )  # fmt: skip
+
+
+def effective_rank(table):
+    """In how many directions the embeddings of a table spread: the exponential of the entropy of their squared singular values, each dimension
+    standardised (Roy and Vetterli, 2007, with shares of variance). 1: all lie on one line; D: in all directions alike.
+
+    Args:
+        table (Tensor): [n_items, D], row 0 is padding and left out; of more than 20,000 items evenly spaced ones are looked at.
+
+    Returns:
+        float: at most D.
+    """
+    rows = table[1 :: max(1, len(table) // 20_000)].float()
+    rows = rows - rows.mean(0)
+    rows = rows / rows.std(0, correction=0).clamp(min=1e-12)
+    shares = torch.linalg.svdvals(rows.T @ rows)
+    shares = (shares / shares.sum().clamp(min=1e-12)).clamp(min=1e-12)
+    return float((-(shares * shares.log()).sum()).exp())
 
 
 def _table(marks, known, dim):

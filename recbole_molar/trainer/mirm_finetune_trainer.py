@@ -78,26 +78,29 @@ class MIRMFinetuneTrainer:
         samples (int): most samples of each task. epochs (int): passes over them. batch_size (int): samples of one task in a batch.
         learning_rate (float): peak; warm-up from 1/100 of it over `warmup_ratio` of all steps, then cosine to 0.
         weight_decay, clip_norm (float): of AdamW, of the gradient's norm.
-        objective (str), bow_weight, contrast_weight, temperature, max_answer_tokens: see :class:`StageOneObjective`.
+        objective (str), bow_weight, contrast_weight, temperature, max_answer_tokens, view_contrast_weight: see :class:`StageOneObjective`.
         seed (int): samples, their order. save_minutes (float): time between checkpoints inside an epoch.
     """
 
     def __init__(self, mirm, tasks, accelerator, train_histories, folder, cache_dir=None, samples=10000, epochs=1, batch_size=32,
                  learning_rate=2e-3, warmup_ratio=0.1, weight_decay=0.01, clip_norm=1.0, objective="through_state", bow_weight=1.0,
-                 contrast_weight=1.0, temperature=0.1, max_answer_tokens=32, seed=0, save_minutes=5.0):  # fmt: skip
+                 contrast_weight=1.0, temperature=0.1, max_answer_tokens=32, seed=0, save_minutes=5.0,
+                 view_contrast_weight=0.0):  # fmt: skip
         self.settings = {
             "samples": samples, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "warmup_ratio": warmup_ratio,
             "weight_decay": weight_decay, "clip_norm": clip_norm, "objective": objective, "bow_weight": bow_weight,
             "contrast_weight": contrast_weight, "temperature": temperature, "max_answer_tokens": max_answer_tokens, "seed": seed,
             "precision": accelerator.mixed_precision, "accumulation": accelerator.gradient_accumulation_steps,
         }  # fmt: skip
+        if view_contrast_weight:
+            self.settings["view_contrast_weight"] = view_contrast_weight  # left out at 0: results from before it count on
         self.mirm, self.tasks, self.accelerator, self.train_histories = mirm, tasks, accelerator, train_histories
         self.folder, self.cache_dir, self.save_minutes = Path(folder), cache_dir and Path(cache_dir), save_minutes
         self.log = logging.getLogger()
         counts = np.zeros(len(mirm.content))
         for history in train_histories:
             np.add.at(counts, np.asarray(history, dtype=np.int64), 1)
-        self.objective = StageOneObjective(mirm, objective, bow_weight, contrast_weight, counts, temperature, max_answer_tokens)
+        self.objective = StageOneObjective(mirm, objective, bow_weight, contrast_weight, counts, temperature, max_answer_tokens, view_contrast_weight)
 
     def fit(self):
         """Run stage 1, or take its result from the cache.

@@ -4,7 +4,8 @@
 
 Three proxies, all on training interactions (the last two of each user are never read): genre Jaccard@10 among nearest neighbours,
 and next-item Recall@10 and @50 for each user's last training item (left out of stage 1) from the mean of the three before it. Cosine of
-centred embeddings.
+centred embeddings. Effective rank (at most the embeddings' length): of the table, and of 600 items read by title and attributes alone and by their
+image alone.
 """
 
 import argparse
@@ -20,12 +21,12 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from recbole_molar.data.item_content import ItemContent  # noqa: E402
 from recbole_molar.device import make_accelerator  # noqa: E402
-from recbole_molar.model.item_embedding import ItemEmbedding  # noqa: E402
+from recbole_molar.model.item_embedding import ItemEmbedding, effective_rank  # noqa: E402
 from recbole_molar.model.mirm import MIRM  # noqa: E402
 from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks  # noqa: E402
 
 TASKS = ["image_text", "structured_attributes", "user_behavior"]
-ROW = "| {} | {:.3f} | {:.4f} | {:.4f} | {:.0f} |"
+ROW = "| {} | {:.3f} | {:.4f} | {:.4f} | {:.1f} | {:.1f} | {:.1f} | {:.0f} |"
 VARIANTS = {
     "generation": dict(objective="generation"),
     "generation+bow": dict(objective="generation", bow_weight=1.0),
@@ -33,6 +34,7 @@ VARIANTS = {
     "state+bow": dict(objective="through_state", bow_weight=1.0),
     "state+contrast": dict(objective="through_state", contrast_weight=1.0),
     "state+bow+contrast": dict(objective="through_state", bow_weight=1.0, contrast_weight=1.0),
+    "state+bow+contrast+views": dict(objective="through_state", bow_weight=1.0, contrast_weight=1.0, view_contrast_weight=1.0),
 }
 
 
@@ -68,6 +70,19 @@ def proxies(table, content, histories):
     return jaccard, (rank < 10).float().mean().item(), (rank < 50).float().mean().item()
 
 
+@torch.no_grad()
+def view_ranks(mirm, accelerator, items=600):
+    """Effective rank of the states of the same items read by title and attributes alone, and by their image alone."""
+    mirm.eval()
+    chosen = np.linspace(1, len(mirm.content) - 1, items).astype(int).tolist()
+    ranks = []
+    for parts in ("attributes", "image"):
+        with accelerator.autocast():
+            rows = [mirm.encode_items(chosen[start : start + 50], parts=parts).float() for start in range(0, items, 50)]
+        ranks.append(effective_rank(torch.cat([rows[0][:1], *rows])))
+    return ranks
+
+
 def tf_idf(mirm):
     """TF-IDF of the items' tokens, dense [n_items, V]."""
     from recbole_molar.model.finetune.objective import BagsOfWords
@@ -91,6 +106,7 @@ def main():
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--variants", nargs="+", default=["random", "tf-idf", "untrained", *VARIANTS])
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", default="saved/stage1_objectives")
     arguments = parser.parse_args()
@@ -107,21 +123,21 @@ def main():
         start, seconds = time.time(), 0
         if name in VARIANTS:
             trainer = MIRMFinetuneTrainer(
-                mirm, make_tasks(TASKS), accelerator, [history[:-1] for history in histories], arguments.folder,
+                mirm, make_tasks(arguments.tasks), accelerator, [history[:-1] for history in histories], arguments.folder,
                 samples=arguments.samples, epochs=arguments.epochs, batch_size=arguments.batch_size,
                 learning_rate=arguments.learning_rate, seed=arguments.seed, **VARIANTS[name],
             )  # fmt: skip
             print(name, trainer.fit(), flush=True)
             seconds = time.time() - start
         if name == "random":
-            table = torch.randn(len(content), mirm.embedding_dim)
+            table, ranks = torch.randn(len(content), mirm.embedding_dim), (0, 0)
         elif name == "tf-idf":
-            table = tf_idf(mirm)
+            table, ranks = tf_idf(mirm), (0, 0)
         else:
-            table = ItemEmbedding().fill(mirm, accelerator)
-        rows.append((name, *proxies(table, content, histories), seconds))
+            table, ranks = ItemEmbedding().fill(mirm, accelerator), view_ranks(mirm, accelerator)
+        rows.append((name, *proxies(table, content, histories), effective_rank(table), *ranks, seconds))
         print(ROW.format(*rows[-1]), flush=True)
-    print("\n| objective | genre Jaccard@10 | next item R@10 | R@50 | stage 1, s |\n|---|---|---|---|---|")
+    print("\n| objective | genre Jaccard@10 | next item R@10 | R@50 | rank | attributes | image | stage 1, s |\n|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(ROW.format(*row))
 

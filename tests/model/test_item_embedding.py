@@ -5,7 +5,7 @@ import torch
 from toy_items import toy_content, toy_mirm, write_content
 
 from recbole_molar.data.item_content import ItemContent
-from recbole_molar.model.item_embedding import ItemEmbedding
+from recbole_molar.model.item_embedding import ItemEmbedding, _log_summary, effective_rank
 
 PLOT = "i5\tTitle 5"
 
@@ -82,3 +82,20 @@ def test_a_run_cut_while_filling_goes_on(mirm, tmp_path, monkeypatch):
         maker.fill(mirm, batch_size=4)
     monkeypatch.setattr(mirm.collator, "batches", batches)
     assert fill(mirm, tmp_path / "cache")[1] == 4
+
+
+def test_effective_rank_counts_directions():
+    torch.manual_seed(0)
+    spread, line = torch.randn(4001, 16), torch.randn(4001, 1) * torch.arange(1.0, 17)
+    assert effective_rank(spread) > 15.8 and effective_rank(line) == pytest.approx(1, abs=1e-3)
+    two = torch.cat([line[:, :8], torch.randn(4001, 1) * torch.ones(8)], dim=1)
+    assert effective_rank(two) == pytest.approx(2, abs=0.05)
+    assert effective_rank(torch.zeros(5, 16)) >= 0  # items without content
+
+
+@pytest.mark.parametrize("rank, warned", [(3, True), (60, False)])
+def test_collapsed_embeddings_are_told(rank, warned, caplog):
+    caplog.set_level("INFO")
+    torch.manual_seed(0)
+    _log_summary(torch.randn(301, rank) @ torch.randn(rank, 64), 300, 1.0)
+    assert "effective rank" in caplog.text and ("mirm_view_contrast_weight=1" in caplog.text) == warned

@@ -14,6 +14,7 @@ from recbole_molar.data.collator import pad_rows
 from recbole_molar.processes import gathered, n_processes, own_part
 
 OBJECTIVES = ("through_state", "generation")
+OTHER_VIEW = {"image": "attributes", "attributes": None}  # what a task reads of an item -> the other reading in the contrast of views
 
 
 class StageOneObjective(nn.Module):
@@ -25,18 +26,20 @@ class StageOneObjective(nn.Module):
         bow_weight (float): weight of the bag of words of each item, read off its state by the word-scoring head; words count by
             their inverse document frequency.
         contrast_weight (float): weight of the next item as a contrastive target (samples with a target only).
+        view_contrast_weight (float): weight of the contrast between two readings of one item (samples without a target): its image and its
+            title and attributes, or its attributes and all of it (image-text contrast, Radford et al., 2021).
         item_counts (np.ndarray, optional): [n_items] training interactions, for the logQ correction of in-batch negatives.
-        temperature (float): of the contrast.
+        temperature (float): of both contrasts.
         max_answer_tokens (int): longest answer.
     """
 
     def __init__(self, mirm, kind="through_state", bow_weight=0.0, contrast_weight=0.0, item_counts=None, temperature=0.1,
-                 max_answer_tokens=32):
+                 max_answer_tokens=32, view_contrast_weight=0.0):
         super().__init__()
         if kind not in OBJECTIVES:
             raise ValueError(f"mirm_finetune_objective={kind}: unknown. Valid: {', '.join(OBJECTIVES)}.")
         self.mirm, self.kind, self.bow_weight, self.contrast_weight = mirm, kind, bow_weight, contrast_weight
-        self.temperature, self.max_answer_tokens = temperature, max_answer_tokens
+        self.temperature, self.max_answer_tokens, self.view_contrast_weight = temperature, max_answer_tokens, view_contrast_weight
         counts = np.ones(len(mirm.content)) if item_counts is None else np.maximum(item_counts, 1)
         self.log_popularity = torch.from_numpy(np.log(counts / counts.sum())).float()
         self.bags = BagsOfWords(mirm) if bow_weight else None
@@ -51,13 +54,14 @@ class StageOneObjective(nn.Module):
             instruction (str): of that task.
 
         Returns:
-            tuple: (scalar, dict of detached scalars `lm`, `bow`, `contrast`); their means over the processes are those of the samples.
+            tuple: (scalar, dict of detached scalars `lm`, `bow`, `contrast`, `view_contrast`); their means over the processes are those of the samples.
         """
         ids = sorted({item for sample in samples for item in sample.items})
         wants_contrast = bool(self.contrast_weight) and samples[0].target != 0
         if wants_contrast:
             ids = sorted({*ids, *(sample.target for sample in samples)})
-        needs_states = self.kind == "through_state" or self.bow_weight or wants_contrast
+        wants_views = bool(self.view_contrast_weight) and samples[0].parts in OTHER_VIEW and len(ids) > 1
+        needs_states = self.kind == "through_state" or self.bow_weight or wants_contrast or wants_views
         states = self.item_states(ids, samples[0].parts) if needs_states else None  # [N, D]
         place = {item: row for row, item in enumerate(ids)}
         parts = {}
@@ -67,7 +71,9 @@ class StageOneObjective(nn.Module):
             parts["bow"] = self.bags(states, ids)
         if wants_contrast:
             parts["contrast"] = self.contrast(states, ids, samples, place)
-        weight = {"lm": 1.0, "bow": self.bow_weight, "contrast": self.contrast_weight}
+        if wants_views:
+            parts["view_contrast"] = self.view_contrast(states, self.item_states(ids, OTHER_VIEW[samples[0].parts]))
+        weight = {"lm": 1.0, "bow": self.bow_weight, "contrast": self.contrast_weight, "view_contrast": self.view_contrast_weight}
         return sum(weight[name] * value for name, value in parts.items()), {name: value.detach() for name, value in parts.items()}
 
     def item_states(self, ids, parts=None):
@@ -146,6 +152,12 @@ class StageOneObjective(nn.Module):
         for row, sample in enumerate(samples):
             own[row, [place[item] for item in sample.items if item != sample.target]] = True
         return F.cross_entropy(scores.masked_fill(own, float("-inf")), targets)
+
+    def view_contrast(self, states, others):
+        """InfoNCE, the mean of both directions, of items read in two ways; `states` and `others` [N, D], row by row the same items."""
+        scores = F.normalize(states, dim=-1) @ F.normalize(others, dim=-1).T / self.temperature  # [N, N]
+        targets = torch.arange(len(scores), device=scores.device)
+        return (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
 
     @torch.no_grad()
     def generate(self, sample, instruction, max_tokens=24):

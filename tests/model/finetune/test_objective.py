@@ -92,3 +92,19 @@ def test_generation_stops_and_unknown_objectives_do_too(mirm):
         assert isinstance(StageOneObjective(mirm, kind).eval().generate(SAMPLES[0], "Describe:", max_tokens=4), str)
     with pytest.raises(ValueError, match="mirm_finetune_objective=both"):
         StageOneObjective(mirm, "both")
+
+
+@pytest.mark.parametrize("parts", ["image", "attributes"])
+def test_views_of_one_item_attract_and_others_repel(mirm, parts):
+    samples = [Sample((item,), "red", parts=parts) for item in (1, 3, 4, 5)]
+    objective = StageOneObjective(mirm, view_contrast_weight=1.0)
+    _, told = objective(samples, "Describe:")
+    same = torch.eye(4, 8)
+    assert told["view_contrast"] > 0 and "view_contrast" not in StageOneObjective(mirm)(samples, "Describe:")[1]
+    assert float(objective.view_contrast(same, same)) < 1e-3
+    assert float(objective.view_contrast(same, same.roll(1, 0))) == pytest.approx(10, abs=0.01)  # cosine 0 to its own, 1 to another, temperature 0.1
+    assert float(objective.view_contrast(torch.ones(4, 8), torch.ones(4, 8))) == pytest.approx(math.log(4), abs=1e-4)
+
+
+def test_views_are_of_samples_without_users(mirm):
+    assert "view_contrast" not in StageOneObjective(mirm, view_contrast_weight=1.0)(BEHAVIOR, "Next:")[1]

@@ -1,5 +1,6 @@
 """The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
 
+import contextlib
 import importlib
 import time
 import warnings
@@ -270,8 +271,11 @@ def trained_id_model(config, id_config, split_hash):
     cache = id_model_cache(config, id_config, split_hash)
     if (cache / DONE).is_file():
         return cache
-    finished = (folder for folder in runs_like(config["output_dir"], id_config.as_yaml()) if (folder / RESULT).is_file() and (folder / BEST).is_file())
-    return next((folder for folder in finished if read_json(folder / RESULT).get("split_hash") == split_hash), None)
+    for folder in runs_like(config["output_dir"], id_config.as_yaml()):
+        with contextlib.suppress(ValueError):  # cut, or not what a run writes
+            if (folder / BEST).is_file() and read_json(folder / RESULT).get("split_hash") == split_hash:
+                return folder
+    return None
 
 
 def finished_id_models(config, accelerator, split_hash):

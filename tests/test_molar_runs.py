@@ -1,6 +1,7 @@
 """Molar by the whole command: one changed item, kill -9 in each stage, modalities, end to end, bad input."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -71,6 +72,9 @@ def test_a_finished_run_of_the_same_configuration_is_the_id_model(make_data, run
     assert taken["test_result"] == own["test_result"]
     for other in ({"id_epochs": 2}, {"seed": 3}):
         assert not result_of(run(**other)[1])[0]["id_model"]["reused"]
+    shutil.copytree(given, given.parent / "SASRec-99999999-999999-torn")  # newer than the other
+    (given.parent / "SASRec-99999999-999999-torn" / "result.json").write_text("{")
+    assert result_of(run()[1])[0]["id_model"]["reused"]
     (given.parent / "torn").mkdir()
     (given.parent / "torn" / "config.yaml").write_text("a: [")  # of no concern
     best = (given / "best.safetensors").read_bytes()

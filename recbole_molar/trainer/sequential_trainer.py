@@ -20,6 +20,7 @@ from recbole_molar.trainer.ranking_trainer import RankingTrainer
 from recbole_molar.trainer.schedule import warmup_cosine
 
 ESTIMATE_AFTER = 20  # batches
+COME_APART = 0.5  # of the best validation score: a fall below that is told
 LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
 CHECKPOINT_KEYS = ("epoch", "global_step", "cur_step", "curve", "best_valid_score", "best_valid_result", "optimizer", "rng", "split_hash")
 
@@ -177,9 +178,9 @@ class SequentialTrainer(RankingTrainer):
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
-        if hasattr(self.model, "before_training"):
-            self.model.before_training(train_data, self)
         stopped = bool(self.curve) and self.cur_step > self.stopping_step
+        if hasattr(self.model, "before_training") and self.start_epoch < self.epochs and not stopped:
+            self.model.before_training(train_data, self)
         with kept_freed_memory(self.device):
             for epoch_idx in range(self.start_epoch, self.epochs):
                 if stopped:
@@ -198,13 +199,13 @@ class SequentialTrainer(RankingTrainer):
         losses = self._train_epoch(train_data, epoch_idx, show_progress=show_progress)
         entry = {"epoch": epoch_idx + 1, "train_seconds": round(time.time() - start, 2)}
         entry.update(zip(self._loss_names(len(losses)), losses, strict=True))
-        stop = False
+        stop = fell = False
         if valid_data and self.eval_step > 0 and ((epoch_idx + 1) % self.eval_step == 0 or epoch_idx + 1 == self.epochs):
             start = time.time()
             score, result = self._valid_epoch(valid_data, show_progress=show_progress)
             improved = score > self.best_valid_score if self.valid_metric_bigger else score < self.best_valid_score
             self.best_valid_score, self.cur_step = (score, 0) if improved else (self.best_valid_score, self.cur_step + 1)
-            stop = self.cur_step > self.stopping_step
+            stop, fell = self.cur_step > self.stopping_step, self.valid_metric_bigger and score < COME_APART * self.best_valid_score
             entry.update({"valid": dict(result), "valid_seconds": round(time.time() - start, 2)})
             if improved:
                 self.best_valid_result = dict(result)
@@ -216,6 +217,11 @@ class SequentialTrainer(RankingTrainer):
         self.curve.append(entry)
         if verbose:
             self._log_epoch(entry)
+            if fell:
+                getLogger().warning(
+                    "epoch %d: valid %s %.4f, and %.4f at best before. Training may have come apart; clip_grad_norm={max_norm: 2} or a lower "
+                    "learning_rate (now %g) can prevent that.", epoch_idx + 1, self.valid_metric, score, self.best_valid_score, self.learning_rate,
+                )  # fmt: skip
         return stop
 
     def _log_epoch(self, entry):

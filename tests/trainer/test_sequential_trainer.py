@@ -83,6 +83,22 @@ def test_finished_run_is_not_trained_again(trained):
     assert len(again.curve) == 4 and torch.equal(again.model.item_embedding.weight, before)
 
 
+def test_what_training_needs_is_not_made_where_nothing_is_trained(trained, monkeypatch):
+    calls = []
+    monkeypatch.setattr("recbole.model.sequential_recommender.SASRec.before_training", lambda self, data, trainer: calls.append(1), raising=False)
+    trained("a", epochs=1)
+    trained("a", epochs=1)
+    assert calls == [1]
+
+
+def test_a_run_that_comes_apart_is_told(trained, monkeypatch, caplog):
+    scores = iter([0.2, 0.11, 0.09])
+    monkeypatch.setattr("recbole_molar.trainer.sequential_trainer.SequentialTrainer._valid_epoch", lambda self, data, **options: (next(scores), {}))
+    trained("a", epochs=3)
+    told = [record.getMessage() for record in caplog.records if "come apart" in record.getMessage()]
+    assert len(told) == 1 and told[0].startswith("epoch 3: valid ndcg@10 0.0900, and 0.2000 at best before") and "clip_grad_norm" in told[0]
+
+
 def test_early_stopping_holds_after_resume(trained):
     _, first = trained("a", epochs=30, stopping_step=1, learning_rate=0.0)
     assert len(first.curve) == 3  # the best, one without a rise, one more than stopping_step

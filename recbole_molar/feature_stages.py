@@ -15,7 +15,8 @@ from recbole_molar.model.content_encoder.text_encoder import TextEncoder
 from recbole_molar.model.fused_layers import fuse_layers
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.property_error import bad_value
-from recbole_molar.stages import as_list, read_item_content  # noqa: F401  (quick_start reads the content by it)
+from recbole_molar.property_values import as_list
+from recbole_molar.stages import read_item_content  # noqa: F401  (quick_start reads the content by it)
 from recbole_molar.trainer.masked_trainer import MaskedTrainer
 from recbole.utils import init_seed
 

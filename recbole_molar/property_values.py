@@ -47,8 +47,8 @@ def shown(value):
 
 
 def as_list(value):
-    """A value or a list of them as a list."""
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    """A property of one or several values as a list; None is none."""
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 # Validators of single fields: each returns its value. A ValueError of theirs says what stands behind `key=value: `; a PropertyError says all.

@@ -16,6 +16,7 @@ from recbole_molar.model.sequential_recommender.ease import check_size
 from recbole_molar.model.user_encoder.base import UserEncoder
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import bad_value
+from recbole_molar.property_values import as_list
 from recbole_molar.sharding import shard, shards_wanted
 from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
 from recbole_molar.utils import get_model
@@ -189,11 +190,6 @@ def finetune_trainer(config, mirm, dataset, accelerator, folder):
         contrast_weight=config["mirm_contrast_weight"], temperature=config["mirm_contrast_temperature"],
         max_answer_tokens=config["mirm_max_answer_tokens"], seed=config["seed"], view_contrast_weight=config["mirm_view_contrast_weight"],
     )
-
-
-def as_list(value):
-    """A property of one or several values as a list."""
-    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def refuse_content_model(config):

@@ -9,7 +9,8 @@ from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.mirm import is_built_here
 from recbole_molar.property_error import bad_value
-from recbole_molar.stages import as_list, join, shard_mirm, weights_file
+from recbole_molar.property_values import as_list
+from recbole_molar.stages import join, shard_mirm, weights_file
 
 
 def check_parts(config, n_items):

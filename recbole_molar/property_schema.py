@@ -131,7 +131,7 @@ class Properties(TransformerKeys):
     mirm_bow_weight: NotNegative = None
     mirm_contrast_weight: NotNegative = None
     mirm_contrast_temperature: Temperature = None
-    mirm_view_contrast_weight: NotNegative = None
+    mirm_view_contrast_weight: Annotated[NotNegative | None, Field(description="a number of at least 0, or ~ for 0 with user_behavior, else 1")] = None
     mirm_max_answer_tokens: Count = None
     item_encoding: Literal["cached", "end_to_end"] = None
     end_to_end_items: Count = None

@@ -183,12 +183,15 @@ def finetune_mirm(config, mirm, dataset, accelerator, folder):
 def finetune_trainer(config, mirm, dataset, accelerator, folder):
     """Stage 1 as the config describes it; `folder` (Path) holds its checkpoint."""
     tasks = make_tasks(as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
+    view_contrast_weight = config["mirm_view_contrast_weight"]
+    if view_contrast_weight is None:
+        view_contrast_weight = 0.0 if any(task.name == "user_behavior" for task in tasks) else 1.0
     return MIRMFinetuneTrainer(
         mirm, tasks, accelerator, dataset.train_histories(), folder, cache_dir=Path(config["output_dir"]) / "cache",
         samples=config["mirm_finetune_samples"], epochs=config["mirm_finetune_epochs"], batch_size=config["mirm_finetune_batch_size"],
         learning_rate=config["mirm_finetune_learning_rate"], objective=config["mirm_finetune_objective"], bow_weight=config["mirm_bow_weight"],
         contrast_weight=config["mirm_contrast_weight"], temperature=config["mirm_contrast_temperature"],
-        max_answer_tokens=config["mirm_max_answer_tokens"], seed=config["seed"], view_contrast_weight=config["mirm_view_contrast_weight"],
+        max_answer_tokens=config["mirm_max_answer_tokens"], seed=config["seed"], view_contrast_weight=view_contrast_weight,
     )
 
 

@@ -47,6 +47,16 @@ def test_one_changed_item_costs_one_pass(make_data, run, changed):
         assert second["stage_1"] == {"weights": weights, "reused": True}
 
 
+@pytest.mark.parametrize("tasks, options, wanted", [
+    ("[image_text,structured_attributes]", {}, True), ("[structured_attributes]", {"mirm_view_contrast_weight": 0}, False),
+    ("[structured_attributes,user_behavior]", {}, False), ("[structured_attributes,user_behavior]", {"mirm_view_contrast_weight": 0.5}, True),
+], ids=str)
+def test_without_users_readings_of_an_item_are_contrasted(make_data, run, tasks, options, wanted):
+    make_data(items=True, images=True)
+    _, folder = result_of(run(align_weight=0, epochs=1, mirm_finetune_tasks=tasks, **options)[1])
+    assert ("structured_attributes view_contrast" in (folder / "train.log").read_text()) == wanted
+
+
 def test_weights_that_do_not_fit_are_refused(make_data, run):
     make_data(items=True, images=True)
     weights = result_of(run(align_weight=0)[1])[0]["stage_1"]["weights"]

@@ -1,4 +1,4 @@
-"""Post-alignment (the paper's L_align): symmetric InfoNCE between the ID model's and DUEG's user embeddings."""
+"""Post-alignment (the paper's L_align): symmetric InfoNCE between the ID model's and DUEG's user embeddings; stage 1 takes it for two readings of items."""
 
 import torch
 import torch.nn.functional as F

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from recbole_molar.data.collator import pad_rows
+from recbole_molar.model.alignment import alignment_loss
 from recbole_molar.processes import gathered, n_processes, own_part
 
 OBJECTIVES = ("through_state", "generation")
@@ -72,7 +73,8 @@ class StageOneObjective(nn.Module):
         if wants_contrast:
             parts["contrast"] = self.contrast(states, ids, samples, place)
         if wants_views:
-            parts["view_contrast"] = self.view_contrast(states, self.item_states(ids, OTHER_VIEW[samples[0].parts]))
+            others = self.item_states(ids, OTHER_VIEW[samples[0].parts])
+            parts["view_contrast"] = alignment_loss(states, others, self.temperature) / 2  # the mean of both directions
         weight = {"lm": 1.0, "bow": self.bow_weight, "contrast": self.contrast_weight, "view_contrast": self.view_contrast_weight}
         return sum(weight[name] * value for name, value in parts.items()), {name: value.detach() for name, value in parts.items()}
 
@@ -152,12 +154,6 @@ class StageOneObjective(nn.Module):
         for row, sample in enumerate(samples):
             own[row, [place[item] for item in sample.items if item != sample.target]] = True
         return F.cross_entropy(scores.masked_fill(own, float("-inf")), targets)
-
-    def view_contrast(self, states, others):
-        """InfoNCE, the mean of both directions, of items read in two ways; `states` and `others` [N, D], row by row the same items."""
-        scores = F.normalize(states, dim=-1) @ F.normalize(others, dim=-1).T / self.temperature  # [N, N]
-        targets = torch.arange(len(scores), device=scores.device)
-        return (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
 
     @torch.no_grad()
     def generate(self, sample, instruction, max_tokens=24):

@@ -94,16 +94,20 @@ def test_generation_stops_and_unknown_objectives_do_too(mirm):
         StageOneObjective(mirm, "both")
 
 
-@pytest.mark.parametrize("parts", ["image", "attributes"])
-def test_views_of_one_item_attract_and_others_repel(mirm, parts):
+@pytest.mark.parametrize("parts, others", [("image", "attributes"), ("attributes", None)])
+def test_views_of_one_item_attract_and_others_repel(mirm, parts, others, monkeypatch):
     samples = [Sample((item,), "red", parts=parts) for item in (1, 3, 4, 5)]
-    objective = StageOneObjective(mirm, view_contrast_weight=1.0)
-    _, told = objective(samples, "Describe:")
-    same = torch.eye(4, 8)
+    _, told = StageOneObjective(mirm, view_contrast_weight=1.0)(samples, "Describe:")
     assert told["view_contrast"] > 0 and "view_contrast" not in StageOneObjective(mirm)(samples, "Describe:")[1]
-    assert float(objective.view_contrast(same, same)) < 1e-3
-    assert float(objective.view_contrast(same, same.roll(1, 0))) == pytest.approx(10, abs=0.01)  # cosine 0 to its own, 1 to another, temperature 0.1
-    assert float(objective.view_contrast(torch.ones(4, 8), torch.ones(4, 8))) == pytest.approx(math.log(4), abs=1e-4)
+    objective, same = StageOneObjective(mirm, "generation", view_contrast_weight=1.0), torch.eye(4, 8)
+
+    def of_states(one, other):
+        monkeypatch.setattr(objective, "item_states", lambda ids, read: {parts: one, others: other}[read])
+        return float(objective(samples, "Describe:")[1]["view_contrast"])
+
+    assert of_states(same, same) < 1e-3
+    assert of_states(same, same.roll(1, 0)) == pytest.approx(10, abs=0.01)  # cosine 0 to its own, 1 to another, temperature 0.1
+    assert of_states(torch.ones(4, 8), torch.ones(4, 8)) == pytest.approx(math.log(4), abs=1e-4)
 
 
 def test_views_are_of_samples_without_users(mirm):

@@ -162,7 +162,8 @@ class SequentialTrainer(RankingTrainer):
             parts = dict(zip(self._loss_names(len(values)), values.tolist(), strict=True))
             raise ValueError(
                 f"epoch {epoch_idx + 1}, batch {index + 1}: the loss is not a finite number ({parts}). "
-                f"Try a lower learning_rate (now {self.learning_rate}), clip_grad_norm={{max_norm: 1}}, or precision=fp32."
+                f"Try a lower learning_rate (now {self.learning_rate}), clip_grad_norm={{max_norm: 1}} (in Molar's ID model id_learning_rate, "
+                "id_clip_grad_norm), or precision=fp32."
             )
 
     def _loss_names(self, n):
@@ -220,7 +221,8 @@ class SequentialTrainer(RankingTrainer):
             if fell:
                 getLogger().warning(
                     "epoch %d: valid %s %.4f, and %.4f at best before. Training may have come apart; clip_grad_norm={max_norm: 2} or a lower "
-                    "learning_rate (now %g) can prevent that.", epoch_idx + 1, self.valid_metric, score, self.best_valid_score, self.learning_rate,
+                    "learning_rate (now %g) can prevent that (in Molar's ID model id_clip_grad_norm, id_learning_rate).",
+                    epoch_idx + 1, self.valid_metric, score, self.best_valid_score, self.learning_rate,
                 )  # fmt: skip
         return stop
 

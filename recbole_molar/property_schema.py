@@ -138,7 +138,7 @@ class Properties(TransformerKeys):
     # items and users, with user_encoder/
     item_adapter: Literal["none", "linear", "mlp"] = None
     item_adapter_size: Count = None
-    item_standardize: bool = None
+    item_standardize: Annotated[bool | Literal["whiten"], Field(description="True, False or whiten")] = None
     item_content_scale: Annotated[float | None, Field(ge=0, description="a number of at least 0, or ~ for 1")] = None
     item_dropout: Dropout = None
     item_id_residual: bool = None

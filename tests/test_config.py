@@ -167,7 +167,8 @@ def test_cross_entropy_needs_no_negatives():
     ("learner", "adamm", "learner=adamm: unknown. Valid: adam, adamw"), ("clip_grad_norm", 1.0, "clip_grad_norm=1.0: must be a dictionary"),
     ("eval_args", "full", "eval_args=full: must be a dictionary"), ("gradient_accumulation_steps", 0, "gradient_accumulation_steps=0"),
     ("align_temperature", 0, "align_temperature=0: must be a number of at least 0.001"), ("item_dropout", 1.0, "item_dropout=1.0: .* from 0 to 0.99"),
-    ("item_standardize", "yes", "item_standardize=yes: must be True or False"), ("mirm_image_size", [112], "mirm_image_size=.*width, height"),
+    ("item_standardize", "yes", "item_standardize=yes: must be True, False or whiten"),
+    ("item_id_residual", "yes", "item_id_residual=yes: must be True or False"), ("mirm_image_size", [112], "mirm_image_size=.*width, height"),
     ("align_weight", None, "align_weight=None: must be a number"), ("mirm_max_tokens", 0, "mirm_max_tokens=0: must be a whole number of at least 1"),
     ("lr_schedule", "linear", "lr_schedule=linear: unknown"), ("epochs", True, "epochs=True"), ("learning_rate", float("nan"), "learning_rate=nan"),
 ])

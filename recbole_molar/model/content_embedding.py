@@ -5,9 +5,7 @@ import contextlib
 import torch
 from torch import nn
 
-from recbole_molar.model.item_adapter import ItemAdapter
-
-RIDGE = 1e-3  # of the mean variance, added to each: directions that hold little but rounding stay small
+from recbole_molar.model.item_adapter import ItemAdapter, scaling_of
 
 
 class ContentEmbedding(nn.Module):
@@ -74,25 +72,3 @@ class ContentEmbedding(nn.Module):
         """Training makes kept embeddings stale; RecBole's repeated eval() does not."""
         self._kept = None if mode else self._kept
         return super().train(mode)
-
-
-def scaling_of(table, kind):
-    """What to subtract from features, and by what to multiply them.
-
-    Args:
-        table (Tensor): [n_items, D]; rows of zeros do not count.
-        kind (str): `none`; `standardize` (zero mean and unit variance in each dimension); `whiten` (no correlation between dimensions either, by the
-            symmetric root, which is unique: "Are ID Embeddings Necessary? Whitening Pre-trained Text Embeddings", Zhang et al., ICDE 2024).
-
-    Returns:
-        tuple: [D], [D, D].
-    """
-    known = table[table.any(1)].double()
-    if kind == "none" or len(known) == 0:
-        return torch.zeros(table.size(1)), torch.eye(table.size(1))
-    mean = known.mean(0)
-    if kind == "standardize":
-        return mean.float(), torch.diag(1 / known.std(0, unbiased=False).clamp_min(1e-6)).float()
-    variances, directions = torch.linalg.eigh((known - mean).T @ (known - mean) / len(known))
-    roots = (variances.clamp_min(0) + RIDGE * variances.mean()).clamp_min(1e-12).rsqrt()
-    return mean.float(), ((directions * roots) @ directions.T).float()

@@ -1,9 +1,11 @@
-"""From an encoder's embedding of an item to the item embedding that the recommender uses."""
+"""From an encoder's embeddings of items to the item embeddings that the recommender uses: scaling, then a small trained map."""
 
 import torch
 from torch import nn
 
 from recbole_molar.property_error import bad_value
+
+RIDGE = 1e-3  # of the mean variance, added to each: directions that hold little but rounding stay small
 
 
 def standardize(table):
@@ -20,6 +22,52 @@ def standardize(table):
     items = table[1:]
     scaled = (items - items.mean(0)) / items.std(0, unbiased=False).clamp_min(1e-6)
     return torch.cat([torch.zeros_like(table[:1]), scaled])
+
+
+def scaling_of(table, kind):
+    """What to subtract from embeddings, and by what to multiply them.
+
+    Args:
+        table (Tensor): [n_items, D]; rows of zeros do not count.
+        kind (str): `none`; `standardize` (zero mean and unit variance in each dimension); `whiten` (no correlation between dimensions either, by the
+            symmetric root, which is unique: "Are ID Embeddings Necessary? Whitening Pre-trained Text Embeddings", Zhang et al., ICDE 2024).
+
+    Returns:
+        tuple: [D], [D, D].
+    """
+    known = table[table.any(1)].double()
+    if kind == "none" or len(known) == 0:
+        return torch.zeros(table.size(1)), torch.eye(table.size(1))
+    mean = known.mean(0)
+    if kind == "standardize":
+        return mean.float(), torch.diag(1 / known.std(0, unbiased=False).clamp_min(1e-6)).float()
+    variances, directions = torch.linalg.eigh((known - mean).T @ (known - mean) / len(known))
+    roots = (variances.clamp_min(0) + RIDGE * variances.mean()).clamp_min(1e-12).rsqrt()
+    return mean.float(), ((directions * roots) @ directions.T).float()
+
+
+class ItemScaling(nn.Module):
+    """Molar's scaling of MIRM's table, [n_items, D] -> [n_items, D]; row 0 (padding) stays zero.
+
+    Args:
+        kind (bool or str): `item_standardize`: False, as it is; True, :func:`standardize`, by the mean and variance of whichever table comes; `whiten`, by
+            the mean and covariance of `table`, for good: an eigenvalue problem at every step would cost more than the step.
+        table (Tensor): [n_items, D].
+    """
+
+    def __init__(self, kind, table):
+        super().__init__()
+        self.kind = kind
+        if kind == "whiten":
+            for name, value in zip(("mean", "product"), scaling_of(table, "whiten"), strict=True):
+                self.register_buffer(name, value)
+
+    def forward(self, table):
+        """[n_items, D] -> [n_items, D]."""
+        if self.kind == "whiten":
+            with torch.autocast(table.device.type, enabled=False):  # bfloat16 would lose the directions that whitening makes larger
+                return torch.cat([torch.zeros_like(table[:1]), (table[1:].float() - self.mean) @ self.product])
+        return standardize(table) if self.kind else table
 
 
 class ItemAdapter(nn.Module):

@@ -11,7 +11,7 @@ from recbole_molar.data.dataset import FIRST_TARGET, TARGET_INDEX, TIME_GAPS
 from recbole_molar.lookup import find_class
 from recbole_molar.model.alignment import alignment_loss
 from recbole_molar.model.all_positions import sample_negatives, target_indices, trim_and_target
-from recbole_molar.model.item_adapter import ItemAdapter, standardize
+from recbole_molar.model.item_adapter import ItemAdapter, ItemScaling
 from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.model.sequential_recommender.ease import SetScores
@@ -37,11 +37,13 @@ class Molar(MIRMRecommender):
     never_decays = ("item_id_residual", "gap_vectors")
 
     def __init__(self, config, dataset, item_table, user_decoder, id_model=None, id_dim=None, mirm=None):
-        super().__init__(config, dataset, item_table, mirm)
+        scaling = ItemScaling(config["item_standardize"], item_table.float())
+        super().__init__(config, dataset, scaling(item_table.float()) if mirm is None else item_table, mirm)
+        self.scaling = nn.Identity() if mirm is None else scaling  # a fixed table is scaled once, above
         self.rec_loss, self.n_negatives = config["rec_loss"], config["nce_negatives"]
         self.cosine, self.align_weight, self.align_temperature = config["score_function"] == "cosine", config["align_weight"], config["align_temperature"]
-        self.standardize, scale = config["item_standardize"], config["item_content_scale"]
-        self.content_scale, dim = 1.0 if scale is None else scale, user_decoder.config.hidden_size
+        scale, dim = config["item_content_scale"], user_decoder.config.hidden_size
+        self.content_scale = 1.0 if scale is None else scale
         adapter = ItemAdapter(config["item_adapter"], item_table.size(1), dim, config["item_adapter_size"], config["item_dropout"])
         self.item_adapter = adapter if self.content_scale else None  # made either way: what is drawn after it is the same with and without content
         self.item_id_residual = nn.Embedding(self.n_items, dim, padding_idx=0) if config["item_id_residual"] else None
@@ -76,7 +78,7 @@ class Molar(MIRMRecommender):
         if self.item_adapter is None:
             return self.item_id_residual.weight
         table = self.mirm_table if mirm_table is None else mirm_table
-        table = self.item_adapter(standardize(table) if self.standardize else table) * self.content_scale
+        table = self.item_adapter(self.scaling(table)) * self.content_scale
         return table if self.item_id_residual is None else table + self.item_id_residual.weight
 
     def history(self, item_seq, table, gaps=None):

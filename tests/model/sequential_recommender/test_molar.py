@@ -315,6 +315,33 @@ def test_end_to_end_trains_mirm_and_cached_does_not(make_molar):
     assert model.mirm is None
 
 
+@pytest.mark.parametrize("encoding", ["cached", "end_to_end"])
+@pytest.mark.parametrize("kind", [False, True, "whiten"])
+def test_what_the_adapter_reads(make_molar, kind, encoding):
+    model, loader, *_ = make_molar(align_weight=0, item_encoding=encoding, item_standardize=kind, mirm_finetune_tasks=["image_text"])
+    raw = make_molar(align_weight=0, item_standardize=False, mirm_finetune_tasks=["image_text"])[0].mirm_table
+    read = []
+    model.item_adapter.register_forward_pre_hook(lambda module, given: read.append(given[0].detach()))
+    model.item_embeddings()
+    (table,) = read
+    items, n = table[1:], len(table) - 1
+    assert not table[0].any()
+    if not kind:
+        torch.testing.assert_close(table, raw)
+        return
+    torch.testing.assert_close(items.mean(0), torch.zeros(items.size(1)), atol=1e-3, rtol=0)
+    variances, rank = torch.linalg.eigvalsh(items.T @ items / n), min(n - 1, items.size(1))
+    if kind is True:
+        torch.testing.assert_close(items.var(0, unbiased=False), torch.ones(items.size(1)))
+        assert variances[-1] > 2  # directions are not alike
+    else:
+        assert variances[-1] < 1.001 and variances[-3] > 0.5 and rank > 2
+    if encoding == "end_to_end" and kind == "whiten":  # found once, from the first table, and kept with what is trained
+        assert {"scaling.mean", "scaling.product"} < set(model.state_dict()) and model.is_saved("scaling.product")
+        model.item_embeddings(torch.cat([model.mirm_table[:1], model.mirm_table[1:] + 1]))
+        torch.testing.assert_close(read[1][1:], items + model.scaling.product.sum(0), atol=1e-3, rtol=1e-3)
+
+
 def test_recomputed_items_give_the_same_gradients_in_less_memory(make_molar):
     model, loader, *_ = make_molar(align_weight=0, item_encoding="end_to_end", mirm_encode_batch_size=2)
     batch, found, held = first_batch(loader), [], []

@@ -53,8 +53,9 @@ def test_the_papers_setting_leaves_the_rows_of_other_models_runnable():
 def test_a_row_has_what_was_made_for_its_data_set_under_what_is_given():
     rows = chosen_rows(read_table("main"), ["SASRec", "Molar"])
     entries, made = entries_of(rows, {"dataset": "ml-1m", "epochs": 3})
-    recipe = read_yaml(config_file_list(["recipe/sasrec-ml-1m.yaml"])[0])
-    assert made == {"SASRec": "recipe/sasrec-ml-1m.yaml"} and entries[1].properties == {"model": "Molar"}
+    recipe, molar = (read_yaml(config_file_list([f"recipe/{name}-ml-1m.yaml"])[0]) for name in ("sasrec", "molar"))
+    assert made == {"SASRec": "recipe/sasrec-ml-1m.yaml", "Molar": "recipe/molar-ml-1m.yaml"}
+    assert entries[1].properties == {key: molar[key] for key in molar if key != "dataset"}
     assert entries[0].properties == {key: recipe[key] for key in recipe if key not in ("dataset", "epochs")}
     assert entries[0].origins["n_layers"].startswith("recipe/sasrec-ml-1m.yaml, line ")
     assert entries_of(rows, {"dataset": "ml-100k"})[1] == {}

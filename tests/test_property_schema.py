@@ -21,11 +21,12 @@ def name_of(key):
 
 
 def form(field):
-    """What a comment has in its brackets: `int >= 1`, `float 0 to 1`, `str`, `list or ~`; None where the schema has a function for it."""
+    """What a comment has in its brackets: `int >= 1`, `float 0 to 1`, `str`, `list or ~`, `bool or whiten`; None where the schema has a function for it."""
     if "anyOf" in field:
         first, *others = field["anyOf"]
         lists = ", list" if any(other.get("type") == "array" for other in others) else ""
-        return form(first) + lists + (" or ~" if {"type": "null"} in others else "")
+        words = "".join(f" or {other['const']}" for other in others if "const" in other)
+        return form(first) + lists + words + (" or ~" if {"type": "null"} in others else "")
     if "type" not in field:
         return None
     least, most = field.get("minimum"), field.get("maximum")

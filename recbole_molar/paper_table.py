@@ -39,14 +39,16 @@ def table_names():
 
 
 def read_table(name):
-    """A table by name: dict of `title`, `columns` and `rows`.
+    """A table by name: dict of `title`, `columns` and `rows`; a row without a `recipe_for` of its own has the table's.
 
     Raises:
         ValueError: there is none of this name.
     """
     if name not in table_names():
         raise ValueError(f"--table={name}: {'is missing' if name is None else 'no such table'}. Valid: {', '.join(table_names())}.")
-    return read_yaml(properties_dir() / "paper_table" / f"{name}.yaml")
+    table = read_yaml(properties_dir() / "paper_table" / f"{name}.yaml")
+    table["rows"] = {label: {"recipe_for": table.get("recipe_for", {}), **row} for label, row in table["rows"].items()}
+    return table
 
 
 def chosen_rows(table, wanted):
@@ -74,7 +76,7 @@ def entries_of(rows, given):
         tuple: list of Entry, and label -> recipe made for the data set.
     """
     entries = parse_models({label: row["recipe"] for label, row in rows.items() if row["recipe"]})
-    made = {entry.label: rows[entry.label].get("recipe_for", {}).get(given.get("dataset")) for entry in entries}
+    made = {entry.label: rows[entry.label]["recipe_for"].get(given.get("dataset")) for entry in entries}
     for entry in entries:
         if made[entry.label]:
             [recipe] = parse_models({entry.label: made[entry.label]})

@@ -69,6 +69,14 @@ def test_a_tuned_row_is_molars_id_model(name):
     assert identity(make_id_configs(molar)["id_model"].as_yaml()) == identity(as_row.as_yaml())
 
 
+@pytest.mark.parametrize("name", ["ablation", "finetune", "id_model", "modality", "user_encoder"])
+def test_rows_of_molar_share_what_was_made_for_the_data_set(name):
+    """Or a row would differ from the others in more than its label says."""
+    entries, made = entries_of(read_table(name)["rows"], {"dataset": "ml-1m"})
+    assert set(made) == set(read_table(name)["rows"]) and set(made.values()) == {"recipe/molar-ml-1m.yaml"}
+    assert {(entry.properties["item_standardize"], entry.properties["item_adapter_size"]) for entry in entries} == {("whiten", 4096)}
+
+
 def test_every_recipe_of_a_row_stands_in_a_table():
     named = {row["recipe"] for name in TABLES for row in read_table(name)["rows"].values()}
     files = {f"recipe/row/{file.name}" for file in (Path(config_file_list(["recipe/row/molar.yaml"])[0]).parent).glob("*.yaml")}

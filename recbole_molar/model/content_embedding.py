@@ -5,7 +5,7 @@ import contextlib
 import torch
 from torch import nn
 
-from recbole_molar.model.item_adapter import ItemAdapter, scaling_of
+from recbole_molar.model.item_adapter import ItemAdapter, scaled, scaling_of
 
 
 class ContentEmbedding(nn.Module):
@@ -37,9 +37,7 @@ class ContentEmbedding(nn.Module):
 
     def scaled(self, place, rows):
         """Features of some items, scaled as the table of this place is: [N, D_m] -> [N, D_m]; zeros stay."""
-        known = rows.detach().any(1, keepdim=True)
-        with torch.autocast(rows.device.type, enabled=False):  # bfloat16 would lose the directions that whitening makes larger
-            return ((rows - getattr(self, f"mean_{place}")) @ getattr(self, f"product_{place}")) * known
+        return scaled(rows, getattr(self, f"mean_{place}"), getattr(self, f"product_{place}"))
 
     def compute(self, tables=None):
         """Embeddings of all items, [n_items, H]; zeros for the padding. `tables`: others than its own, with gradients."""

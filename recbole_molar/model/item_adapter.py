@@ -46,6 +46,13 @@ def scaling_of(table, kind):
     return mean.float(), ((directions * roots) @ directions.T).float()
 
 
+def scaled(rows, mean, product):
+    """Embeddings of some items, scaled as :func:`scaling_of` says: [N, D], [D], [D, D] -> [N, D]; rows of zeros stay."""
+    known = rows.detach().any(1, keepdim=True)
+    with torch.autocast(rows.device.type, enabled=False):  # bfloat16 would lose the directions that whitening makes larger
+        return ((rows - mean) @ product) * known
+
+
 class ItemScaling(nn.Module):
     """Molar's scaling of MIRM's table, [n_items, D] -> [n_items, D]; row 0 (padding) stays zero.
 
@@ -65,8 +72,7 @@ class ItemScaling(nn.Module):
     def forward(self, table):
         """[n_items, D] -> [n_items, D]."""
         if self.kind == "whiten":
-            with torch.autocast(table.device.type, enabled=False):  # bfloat16 would lose the directions that whitening makes larger
-                return torch.cat([torch.zeros_like(table[:1]), (table[1:].float() - self.mean) @ self.product])
+            return scaled(table.float(), self.mean, self.product)
         return standardize(table) if self.kind else table
 
 

@@ -37,8 +37,9 @@ class Molar(MIRMRecommender):
     never_decays = ("item_id_residual", "gap_vectors")
 
     def __init__(self, config, dataset, item_table, user_decoder, id_model=None, id_dim=None, mirm=None):
-        scaling = ItemScaling(config["item_standardize"], item_table.float())
-        super().__init__(config, dataset, scaling(item_table.float()) if mirm is None else item_table, mirm)
+        item_table = item_table.float()
+        scaling = ItemScaling(config["item_standardize"], item_table)
+        super().__init__(config, dataset, scaling(item_table) if mirm is None else item_table, mirm)
         self.scaling = nn.Identity() if mirm is None else scaling  # a fixed table is scaled once, above
         self.rec_loss, self.n_negatives = config["rec_loss"], config["nce_negatives"]
         self.cosine, self.align_weight, self.align_temperature = config["score_function"] == "cosine", config["align_weight"], config["align_temperature"]

@@ -160,6 +160,13 @@ class RankingTrainer(Trainer):
         if self.keep_top:
             self.top.append(scores.topk(min(self.keep_top, scores.size(1) - 1), dim=1).indices.int().cpu())
 
+    def share_before_target(self):
+        """Mean share of all items that stood before the target in the last evaluation, 0 to 1, ties by half; None where nothing was ranked."""
+        if not self.ranks:
+            return None
+        _, _, rank, ties = self.ranks.all().double().T
+        return float((rank - 1 + ties / 2).mean() / max(self.tot_item_num - 2, 1))  # neither padding nor the target itself
+
     @torch.no_grad()
     def latency(self, eval_data, repeats=20):
         """Milliseconds from one user's history to the best items, median over `repeats`; after :meth:`evaluate`.

@@ -21,6 +21,7 @@ from recbole_molar.trainer.schedule import warmup_cosine
 
 ESTIMATE_AFTER = 20  # batches
 COME_APART = 0.5  # of the best validation score: a fall below that is told
+LIKE_CHANCE = 0.45  # of the items that stand before the target, on average: from here on it is told (chance: at most 0.5, less for long histories)
 LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
 CHECKPOINT_KEYS = ("epoch", "global_step", "cur_step", "curve", "best_valid_score", "best_valid_result", "optimizer", "rng", "split_hash")
 
@@ -223,6 +224,12 @@ class SequentialTrainer(RankingTrainer):
                     "epoch %d: valid %s %.4f, and %.4f at best before. Training may have come apart; clip_grad_norm={max_norm: 2} or a lower "
                     "learning_rate (now %g) can prevent that (in Molar's ID model id_clip_grad_norm, id_learning_rate).",
                     epoch_idx + 1, self.valid_metric, score, self.best_valid_score, self.learning_rate,
+                )  # fmt: skip
+            if "valid" in entry and (before := self.share_before_target()) is not None and before > LIKE_CHANCE:
+                getLogger().warning(
+                    "epoch %d: on average %.0f%% of all items stand before the user's target, about as in a random order: nothing is learnt yet. If it "
+                    "stays so, all embeddings may have become alike: try a lower learning_rate (now %g), or clip_grad_norm={max_norm: 1}.",
+                    epoch_idx + 1, 100 * before, self.learning_rate,
                 )  # fmt: skip
         return stop
 

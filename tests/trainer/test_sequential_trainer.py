@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from recbole.model.sequential_recommender import SASRec
 from tiny_data import tiny_interactions
 from tiny_run import make_model, make_trainer
 
@@ -97,6 +98,22 @@ def test_a_run_that_comes_apart_is_told(trained, monkeypatch, caplog):
     trained("a", epochs=3)
     told = [record.getMessage() for record in caplog.records if "come apart" in record.getMessage()]
     assert len(told) == 1 and told[0].startswith("epoch 3: valid ndcg@10 0.0900, and 0.2000 at best before") and "clip_grad_norm" in told[0]
+
+
+@pytest.mark.parametrize(("scores", "told"), [("alike", True), ("random", True), ("learnt", False)])
+def test_a_model_that_ranks_like_chance_is_told(trained, monkeypatch, caplog, scores, told):
+    """A model whose embeddings have become alike has a loss and metrics that look like numbers."""
+
+    def full_sort_predict(self, interaction):
+        table = {"alike": torch.zeros, "random": torch.rand}.get(scores)
+        return table(len(interaction), self.n_items) if table else original(self, interaction)
+
+    original = SASRec.full_sort_predict
+    monkeypatch.setattr(SASRec, "full_sort_predict", full_sort_predict)
+    _, trainer = trained("a", epochs=8, learning_rate=0.02, mask_history=False)  # masking leaves the tiny catalogue too few items to tell by
+    messages = [record.getMessage() for record in caplog.records if "random order" in record.getMessage()]
+    assert any(message.startswith("epoch 8:") for message in messages) == told
+    assert (trainer.share_before_target() > 0.4) == told
 
 
 def test_early_stopping_holds_after_resume(trained):

@@ -10,7 +10,7 @@ import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.command_line import properties_dir, read_with_lines, read_yaml, yaml_loader
-from recbole_molar.lookup import did_you_mean, find_class
+from recbole_molar.lookup import built_here, did_you_mean, find_class
 from recbole_molar.property_combinations import negatives_fit_the_loss
 from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError, bad_value
 from recbole_molar.property_schema import PICKLED, Properties, check
@@ -128,7 +128,7 @@ class Config(RecBoleConfig):
         self._read_ours(ours / "overall.yaml")
         self._read_ours(ours / "model" / f"{model}.yaml")
         if "mirm_backbone" in self.internal_config_dict:
-            self._load_parts(ours, dataset)
+            self._load_parts(ours, model, dataset)
         self._read_ours(ours / "dataset" / f"{dataset}.yaml")
         data_path = self.external_config_dict.get("data_path", self.internal_config_dict["data_path"])
         self.known_keys = recbole_keys | self.own_keys | set(_listed_keys()) | set(_keys_read_by(model_class)) | _keys_for_id_models(dataset)
@@ -137,7 +137,7 @@ class Config(RecBoleConfig):
         self.origins.update(dict.fromkeys(protocol, "RecBole's protocol for sequential models"))
         self._check_keys()
 
-    def _load_parts(self, ours, dataset):
+    def _load_parts(self, ours, model, dataset):
         chosen = {**self.internal_config_dict, **self.external_config_dict}
         backbone = chosen["mirm_backbone"]
         for file in ("compact", "pretrained"):
@@ -153,6 +153,8 @@ class Config(RecBoleConfig):
             self.id_model_class = get_model(chosen["id_model"], key="id_model")  # before its name is made into that of a file
             for file in id_model_files(chosen["id_model"], dataset):
                 self._read_ours(file)
+        if not built_here(backbone):
+            self._read_ours(ours / "backbone" / f"pretrained-{model}.yaml")
 
     def _read_ours(self, file):
         if file.is_file():

@@ -39,6 +39,12 @@ def available(kind):
     return found
 
 
+def built_here(backbone):
+    """Name of the class in `model/backbone/` that builds a backbone from the data's own text (for `compact` or `Compact`); None for published weights."""
+    files = {name: path.rpartition(".")[2] for name, path in available("model.backbone").items() if name != "Pretrained"}
+    return next((name for name, file in files.items() if backbone in (name, file)), None)
+
+
 def find_class(name, kind, key=None):
     """The class of a part.
 

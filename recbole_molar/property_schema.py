@@ -145,6 +145,7 @@ class Properties(TransformerKeys):
     history_time_gaps: bool = None
     user_encoder: Word = None
     dueg_layers: Annotated[Count | None, Field(description="a whole number of at least 1, or ~ for all")] = None
+    dueg_learning_rate: Annotated[NotNegative | None, Field(description="a number of at least 0, or ~ for learning_rate")] = None
     dueg_user_token: Literal["first", "last"] = None
     dueg_dropout: Dropout = None
     dueg_input_scale: Annotated[float | None, Field(description="a number, or ~")] = None

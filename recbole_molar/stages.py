@@ -6,12 +6,12 @@ from pathlib import Path
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import load_tensors, read_json
 from recbole_molar.data.item_content import ItemContent, check_modalities, read_header
-from recbole_molar.lookup import find_class
+from recbole_molar.lookup import built_here, find_class
 from recbole_molar.model.fused_layers import fuse_layers
 from recbole_molar.model.id_model.id_model import IDModel, IDModels
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.backbone.quantization import check_quantization
-from recbole_molar.model.mirm import MIRM, is_built_here
+from recbole_molar.model.mirm import MIRM
 from recbole_molar.model.sequential_recommender.ease import check_size
 from recbole_molar.model.user_encoder.base import UserEncoder
 from recbole_molar.processes import n_processes
@@ -115,7 +115,8 @@ def build_mirm(config, content):
     """MIRM before stage 1, or with the weights of an earlier one (`mirm_weights`)."""
     weights = weights_file(config["mirm_weights"])
     tokenizer = load_tensors(weights)[1].get("tokenizer") if weights else None
-    backbone_options = {key: value for key, value in config.final_config_dict.items() if key.startswith("compact_")}
+    prefix = f"{built_here(config['mirm_backbone'])}_".lower()
+    backbone_options = {key: value for key, value in config.final_config_dict.items() if key.startswith(prefix)}
     options = {key: config[f"mirm_{key}"] for key in MIRM_OPTIONS if f"mirm_{key}" in config}
     mirm = MIRM.build(
         content, backbone_options=backbone_options, seed=config["seed"], gradient_checkpointing=config["gradient_checkpointing"], tokenizer=tokenizer,
@@ -214,7 +215,7 @@ def check_parts(config, n_items):
         check_size("ease_fusion_weight", config["ease_fusion_weight"], n_items)
     check_modalities(as_list(config["item_modalities"]))
     refuse_content_model(config)
-    check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, is_built_here(config["mirm_backbone"]))
+    check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, bool(built_here(config["mirm_backbone"])))
     weights_file(config["mirm_weights"])
     make_tasks(as_list(config["mirm_finetune_tasks"]), history_length=config["mirm_finetune_history_length"])
     encoder = find_class(config["user_encoder"], "model.user_encoder", key="user_encoder")

@@ -7,7 +7,7 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar import stages
 from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.item_embedding import ItemEmbedding
-from recbole_molar.model.mirm import is_built_here
+from recbole_molar.lookup import built_here
 from recbole_molar.property_error import bad_value
 from recbole_molar.property_values import as_list
 from recbole_molar.stages import join, shard_mirm, weights_file
@@ -21,7 +21,7 @@ def check_parts(config, n_items):
     """
     if "text" not in as_list(config["item_modalities"] or "text"):  # a data set's YAML may say it, for models that have a choice
         raise bad_value("item_modalities", config["item_modalities"], f"{config['model']} reads text alone. Leave it out.")
-    check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, is_built_here(config["mirm_backbone"]))
+    check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, bool(built_here(config["mirm_backbone"])))
     weights_file(config["mirm_weights"])
 
 

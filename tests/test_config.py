@@ -212,6 +212,23 @@ def test_what_a_model_reads_stands_in_its_yaml(model):
     assert {key for key in _keys_read_by(found.model_class) if key not in found.final_config_dict} <= {"double_tower", "embedding_size"}
 
 
+RATES = ("learning_rate", "mirm_learning_rate", "dueg_learning_rate", "mirm_finetune_learning_rate")
+
+
+@pytest.mark.parametrize("model, scratch, published", [
+    ("Molar", [0.002, 0.0001, None, 0.002], [0.002, 0.0001, 0.0001, 0.0001]),
+    ("HLLM", [0.001, 0.001, None, None], [0.0001, 0.0001, None, None]),
+    ("CoLLM", [0.001, 0.001, None, None], [0.001, 0.0001, None, None]),
+])
+def test_published_weights_are_tuned_at_a_lower_rate(model, scratch, published, tmp_path):
+    assert [config(model=model)[key] for key in RATES] == scratch
+    for backbone in ("some/weights", str(tmp_path), "my.weights"):
+        assert [config(model=model, mirm_backbone=backbone)[key] for key in RATES] == published
+    assert [config(model=model, mirm_backbone="Compact")[key] for key in RATES] == scratch
+    given = config(model=model, mirm_backbone="some/weights", mirm_learning_rate=0.5)
+    assert given["mirm_learning_rate"] == 0.5
+
+
 def test_an_id_model_has_properties_of_its_own_for_a_data_set():
     many = make_id_configs(config(model="Molar", dataset="ml-1m", id_model="GRU4Rec", more_id_models={"SASRec": {"epochs": 3}, "DuoRec": {}}))
     assert [(one["learning_rate"], one["epochs"]) for one in many.values()] == [(0.015, 12), (0.002, 3), (0.002, 16)]

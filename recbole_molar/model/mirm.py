@@ -8,7 +8,7 @@ import torch
 from recbole_molar.checkpoint import load_tensors, save_tensors
 from recbole_molar.data.collator import ItemCollator
 from recbole_molar.data.prompt import PROMPT_VERSION, ItemPrompt
-from recbole_molar.lookup import available, find_class
+from recbole_molar.lookup import built_here, find_class
 from recbole_molar.model.backbone.pretrained import Pretrained
 from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
@@ -49,7 +49,7 @@ class MIRM(ItemEncoder):
             backbone (str): the file name or class name of a part in `model/backbone/` that is built from the data's own text
                 (`compact`), else a Hugging Face name or folder.
             tuning (str): `full`, `lora` or `frozen`.
-            backbone_options (dict, optional): the part's own properties (`compact_…`).
+            backbone_options (dict, optional): the part's own properties (of `compact`, `compact_…`).
             readout, encode_batch_size: see the class. max_tokens (int): longest text, in tokens.
             image_size (tuple): (width, height). seed (int): of random weights.
             tokenizer (str, optional): for a part built from the data's own text, the tokenizer that :meth:`save` kept.
@@ -60,20 +60,20 @@ class MIRM(ItemEncoder):
             ValueError: the backbone cannot be found or loaded.
         """
         image_size = tuple(image_size)
-        built, options, is_built = _built_here(), {"tuning": tuning, **tuning_options}, is_built_here(backbone)
-        if is_built:
-            check_quantization(quantization, tuning, "cuda", is_built)
+        built, options = built_here(backbone), {"tuning": tuning, **tuning_options}
+        if built:
+            check_quantization(quantization, tuning, "cuda", True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # random are: all of a part's weights, a new token's row, an adapter
-            if is_built:
+            if built:
                 options.update({"tokenizer": tokenizer} if tokenizer else {})
-                part = find_class(built.get(backbone, backbone), "model.backbone", key="mirm_backbone")
+                part = find_class(built, "model.backbone", key="mirm_backbone")
                 model = part.build(content.texts, image_size, **(backbone_options or {}), **options)
             else:
                 model = Pretrained.build(backbone, image_size, quantization=quantization, **options)
         prompt = ItemPrompt(model.tokenizer, model.image_ids, max_tokens)
         collator = ItemCollator(content, prompt, model.image_inputs, image_size, model.pad_id, model.image_token_id)
-        return cls(model, collator, readout, encode_batch_size, name=backbone, own_tokenizer=is_built, quantization=quantization)
+        return cls(model, collator, readout, encode_batch_size, name=backbone, own_tokenizer=bool(built), quantization=quantization)
 
     @property
     def embedding_dim(self):
@@ -155,13 +155,3 @@ class MIRM(ItemEncoder):
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(shard_as(tensors[name], value))
-
-
-def _built_here():
-    """File name -> class name of the parts that are built from the data's own text."""
-    return {path.rpartition(".")[2]: name for name, path in available("model.backbone").items() if name != "Pretrained"}
-
-
-def is_built_here(backbone):
-    """Whether `mirm_backbone` names such a part (`compact`), and not published weights."""
-    return any(backbone in names for names in _built_here().items())

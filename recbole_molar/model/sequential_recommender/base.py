@@ -30,6 +30,7 @@ class MIRMRecommender(SequentialRecommender):
     trains_all_positions = True
     supports_autocast = True
     never_decays = ()  # first part of the names of matrices without weight decay
+    rates = {"mirm.": "mirm_learning_rate"}  # first part of a parameter's name -> the property with its learning rate; ~ there: learning_rate
 
     def __init__(self, config, dataset, item_table, mirm=None):
         super().__init__(config, dataset)
@@ -104,17 +105,17 @@ class MIRMRecommender(SequentialRecommender):
         return super().train(mode)
 
     def parameter_groups(self, config):
-        """AdamW groups: weight decay on matrices only, MIRM at its own learning rate."""
+        """AdamW groups: weight decay on matrices only, and parts with a learning rate of their own (`rates`)."""
         groups = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                of_mirm, decays = name.startswith("mirm."), parameter.dim() > 1 and not name.startswith(self.never_decays)
-                groups.setdefault((of_mirm, decays), []).append(parameter)
-        rates = {True: config["mirm_learning_rate"], False: config["learning_rate"]}
+                own = (key for part, key in self.rates.items() if name.startswith(part) and config[key] is not None)
+                decays = parameter.dim() > 1 and not name.startswith(self.never_decays)
+                groups.setdefault((next(own, "learning_rate"), decays), []).append(parameter)
         decay = {True: config["weight_decay"], False: 0.0}
         if not groups:
             getLogger().warning("nothing in this model is trained")
-        return [{"params": parameters, "lr": rates[of_mirm], "weight_decay": decay[decays]} for (of_mirm, decays), parameters in groups.items()]
+        return [{"params": parameters, "lr": config[rate], "weight_decay": decay[decays]} for (rate, decays), parameters in groups.items()]
 
     def is_saved(self, name):
         """Checkpoints leave out what another file holds: of MIRM what is not trained."""

@@ -35,6 +35,7 @@ class Molar(MIRMRecommender):
 
     stages = "recbole_molar.stages"  # what comes before it: see quick_start
     never_decays = ("item_id_residual", "gap_vectors")
+    rates = {**MIRMRecommender.rates, "user_encoder.decoder.": "dueg_learning_rate"}
 
     def __init__(self, config, dataset, item_table, user_decoder, id_model=None, id_dim=None, mirm=None):
         item_table = item_table.float()

@@ -219,6 +219,18 @@ def test_an_id_model_of_shorter_histories(make_data, flags):
     assert main(["run", *words, "--distill_weight=0.5"]) == 2
 
 
+def test_the_decoder_of_published_weights_has_its_learning_rate(make_molar):
+    given = {"item_encoding": "end_to_end", "learning_rate": 1e-3, "mirm_learning_rate": 1e-4}
+    for rate in (None, 1e-5):
+        model, _, config, _ = make_molar(dueg_learning_rate=rate, **given)
+        found = {id(value): group["lr"] for group in model.parameter_groups(config) for value in group["params"]}
+        for name, value in model.named_parameters():
+            decoder = name.startswith("user_encoder.decoder.")
+            wanted = 1e-4 if name.startswith("mirm.") else (rate or 1e-3) if decoder else 1e-3
+            assert found.get(id(value)) == (wanted if value.requires_grad else None), name
+        assert set(found.values()) == {1e-3, 1e-4, rate or 1e-3}
+
+
 @pytest.mark.parametrize("training", ["frozen", "joint"])
 def test_the_id_model_learns_only_in_joint_training(make_molar, training):
     model, loader, *_ = make_molar(id_training=training)

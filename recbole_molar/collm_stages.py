@@ -45,8 +45,9 @@ def build(config, prepared, content, accelerator, folder, train_id_model, train_
     if id_model is None:
         return assemble(config, prepared, mirm, table)
     tuning = tuning_config(config)
+    cache = tuning_cache(tuning, prepared.dataset.split_hash(), mirm)
     text_only = assemble(tuning, prepared, mirm, table)
-    train_once(tuning, prepared, text_only, accelerator, folder, tuning_cache(tuning, prepared.dataset.split_hash()), "tuning")
+    train_once(tuning, prepared, text_only, accelerator, folder, cache, "tuning")
     model = assemble(config, prepared, mirm, text_only.mirm_table, id_model)
     model.log_temperature.data.copy_(text_only.log_temperature.data)
     return model
@@ -65,7 +66,8 @@ def tuning_config(config):
     return tuning
 
 
-def tuning_cache(tuning, split_hash):
-    """Folder of step 1; runs that differ in step 2 alone share it."""
+def tuning_cache(tuning, split_hash, mirm):
+    """Folder of step 1; runs that differ in step 2 alone share it. mirm (MIRM): before it."""
     without = {*OF_STEP_2, *(key for key in tuning.as_yaml() if key.startswith("id_"))}
-    return part_cache(tuning["output_dir"], "collm", tuning, split_hash, without)
+    read = [mirm.fingerprint(), *([item.title, mark] for item, mark in zip(mirm.content.items, mirm.content.fingerprints(), strict=True))]
+    return part_cache(tuning["output_dir"], "collm", tuning, [split_hash, read], without)

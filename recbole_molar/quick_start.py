@@ -16,13 +16,13 @@ from recbole_molar.command_line import config_file_list, parse_command_line, rea
 from recbole_molar.config import CODE_KEYS, Config, id_model_files, refuse_foreign_code
 from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
-from recbole_molar.lock import cache_lock
+from recbole_molar.lock import cache_lock, take_lock
 from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, reads_counted_alone, with_all_positions
 from recbole_molar.model.id_model.id_model import check_teacher, check_user_embedding
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.property_values import as_list
-from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache, runs_like
+from recbole_molar.run_folder import CONFIG, LOCK, RANKS, RESULT, RunFolder, part_cache, runs_like
 from recbole_molar.trainer.sequential_trainer import BEST
 from recbole_molar.utils import create_dataset, data_preparation, get_model, get_trainer, make_model, needs_prefixes
 from recbole.utils import init_seed
@@ -84,7 +84,15 @@ def carry_out(config, resumed=None, after_validation=None):
         getLogger().setLevel("ERROR")  # what the main process warns of is enough
     prepared = prepare(config)
     content = read_content(config, prepared.dataset)
-    folder = RunFolder(resumed, writes=accelerator.is_main_process) if resumed else new_folder(config, accelerator)
+    folder = None if resumed else new_folder(config, accelerator)
+    with at_work(resumed or folder.path, accelerator):
+        if resumed and (resumed / RESULT).is_file():  # another process has ended it meanwhile
+            return {**read_json(resumed / RESULT), "result_file": str(resumed / RESULT), "run_folder": resumed}
+        folder = folder or RunFolder(resumed, writes=accelerator.is_main_process)
+        return _carry_out(config, prepared, content, accelerator, folder, after_validation)
+
+
+def _carry_out(config, prepared, content, accelerator, folder, after_validation):
     validated = after_validation and (lambda *scored: after_validation(folder.path, *scored))
     with folder.discarded_on_bad_input(), folder.logging(config["state"], quiet=not accelerator.is_main_process, to_terminal=not validated):
         announce(config, prepared, content, folder)
@@ -97,6 +105,20 @@ def carry_out(config, resumed=None, after_validation=None):
         getLogger().info("seconds  %s", "  ".join(f"{name} {value:.0f}" for name, value in folder.seconds.items()))
         accelerator.wait_for_everyone()  # none leaves before the result is written
     return {**result, "result_file": str(folder.path / RESULT)}
+
+
+@contextlib.contextmanager
+def at_work(path, accelerator):
+    """While inside, this run alone is at work in a run folder; another that would go on with it waits here until this one has ended."""
+    lock = None
+    if accelerator.is_main_process:
+        lock = take_lock(path / LOCK, wait=False)
+        if lock is None:
+            getLogger().warning("%s: another process is at work there; waiting until it ends.", path)
+            lock = take_lock(path / LOCK)
+    accelerator.wait_for_everyone()
+    with lock or contextlib.nullcontext():
+        yield
 
 
 def configure(given):

@@ -23,7 +23,7 @@ from recbole_molar.command_line import dump_yaml, read_yaml
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import bad_value
 
-CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
+CONFIG, RESULT, LOG, RANKS, LOCK = "config.yaml", "result.json", "train.log", "ranks.npz", "lock"
 CHANGES_NO_WEIGHT = ("data_path", "output_dir", "debug", "show_progress", "state", "eval_batch_size", "worker")
 NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}  # runs that differ in these are still the same run: where it computes, what it prints, where it writes
 
@@ -46,15 +46,15 @@ def make_folder(output_dir, dataset, name):
             raise bad_value("output_dir", output_dir, f"cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
 
 
-def part_cache(output_dir, kind, config, split_hash, without=()):
+def part_cache(output_dir, kind, config, data, without=()):
     """Folder of a part of a run, trained with these properties on this split.
 
     Args:
-        output_dir (str): the run's. kind (str): of part; config (Config): the part's. split_hash (str): of its data.
+        output_dir (str): the run's. kind (str): of part; config (Config): the part's. data: hashes of what it is trained on, such as the split's.
         without (iterable of str): properties that do not matter to it.
     """
     properties = {key: value for key, value in config.as_yaml().items() if key not in CHANGES_NO_WEIGHT and key not in without}
-    fingerprint = hashlib.sha256(json.dumps([properties, split_hash], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    fingerprint = hashlib.sha256(json.dumps([properties, data], sort_keys=True, default=str).encode()).hexdigest()[:16]
     return Path(output_dir) / "cache" / kind / f"{config['model']}-{fingerprint}"
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,11 @@ import torch
 import yaml
 from tiny_data import tiny_interactions, write_inter
 
+from recbole_molar import quick_start
 from recbole_molar.__main__ import main
+from recbole_molar.config import Config
+from recbole_molar.lock import take_lock
+from recbole_molar.run_folder import LOCK, RunFolder
 from recbole_molar.utils import recbole_sequential_models
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +100,22 @@ def test_two_runs_log_to_their_own_files(make_data, flags, run):
         log = (folder / "train.log").read_text()
         assert log.count("epoch 1/1") == 1 and str(folder) in log and str(other) not in log
     assert not list(Path.cwd().glob("log*/*tiny*"))
+
+
+def test_a_run_under_way_is_waited_for(make_data, flags, run, command_line, tmp_path):
+    """Two processes in one run folder overwrote each other's best weights."""
+    make_data()
+    given = flags(epochs=2)
+    folder = RunFolder.create(given["output_dir"], "tiny", "SASRec", Config(config_dict=given).as_yaml()).path
+    finished = {"test_result": {"recall@10": 0.25}, "run_by": "the other one"}
+    with futures.ThreadPoolExecutor(1) as pool:
+        with take_lock(folder / LOCK):
+            second = pool.submit(quick_start.run, [f"--resume={folder}"])
+            with pytest.raises(futures.TimeoutError):
+                second.result(timeout=5)
+            assert not (folder / "last.safetensors").exists()
+            (folder / "result.json").write_text(json.dumps(finished))
+        assert second.result(timeout=60)["run_by"] == "the other one" and not (folder / "last.safetensors").exists()
 
 
 def test_resume_of_a_finished_run_gives_its_result(make_data, flags, run):

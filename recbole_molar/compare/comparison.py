@@ -15,6 +15,8 @@ from recbole_molar.compare.statistics import bootstrap, difference, holm
 from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
 from recbole_molar.compare.tuned import check_tuning, tune_entries
 from recbole_molar.config import Config
+from recbole_molar.property_error import bad_value
+from recbole_molar.property_values import as_list
 from recbole_molar.run_folder import RANKS, make_folder
 
 OPTIONS = ("seeds", "jobs", "report", "tune_trials")
@@ -76,6 +78,7 @@ def carry_out(entries, reference, given, seeds=DEFAULT_SEEDS, jobs=None, report=
     plan(entries, given, seeds)  # before any time is spent
     check_split([run for entry in entries for run in entry.runs if run.is_done])
     first = entries[0].runs[0].properties
+    check_tables(first)
     if tune_trials is not None:
         check_tuning(entries, given, tune_trials)
     folder = make_folder(first["output_dir"], first["dataset"], "compare-{}")
@@ -93,6 +96,17 @@ def carry_out(entries, reference, given, seeds=DEFAULT_SEEDS, jobs=None, report=
     for name, render in (("table.md", as_markdown), ("table.csv", as_csv), ("table.tex", as_latex)):
         write_text(folder / name, render(found))
     return found, folder, _report(found, folder / "report.html") if report else ""
+
+
+def check_tables(properties):
+    """Raise PropertyError where no table could be made of the runs: each user has one test item, and its rank gives the metrics."""
+    if "LS" not in properties["eval_args"]["split"]:
+        reason = "the tables and their tests are over users with one test item each. Set split={LS: valid_and_test}."
+        raise bad_value("eval_args", properties["eval_args"], reason)
+    names = [name.lower() for name in as_list(properties["metrics"]) if name.lower() in GAINS]
+    if properties["valid_metric"].lower().partition("@")[0] not in names:
+        valid = f"Valid here: {', '.join(names) or ', '.join(GAINS)}, each @k."
+        raise bad_value("valid_metric", properties["valid_metric"], f"the tables have metrics of one target's rank. {valid}")
 
 
 def _report(found, path):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines
-from recbole_molar.config import Config, refuse_foreign_code
+from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.property_error import UnknownPropertyError
 from recbole_molar.run_folder import CONFIG, NOT_IDENTITY, RANKS, RESULT, runs_like
 from recbole_molar.trainer.sequential_trainer import CURVE
@@ -265,7 +265,10 @@ def run_missing(runs, folder, jobs):
 
     def work(run, gpu):
         name = f"{run.label.replace(os.sep, '-')}-{run.seed}"
-        words = [f"--resume={run.folder}"] if run.folder else [f"--config_files={write_properties(folder / 'logs' / f'{name}.yaml', run.properties)}"]
+        if run.folder:
+            words = [f"--resume={run.folder}", *typed_code(run.properties)]
+        else:
+            words = [f"--config_files={write_properties(folder / 'logs' / f'{name}.yaml', run.properties)}"]
         last, failure = in_a_process("run", words, folder / "logs" / f"{name}.log", gpu, f"{run.label}, seed {run.seed}")
         if not failure and Path(last).name != RESULT:
             failure = f"ended without a result: {last}"
@@ -277,12 +280,17 @@ def run_missing(runs, folder, jobs):
     return {f"{run.label}, seed {run.seed}": failure for run, failure in zip(missing, failures) if failure}
 
 
+def typed_code(properties):
+    """Words that say once more which code outside this package the user typed: a run folder by itself is not trusted with it."""
+    return [f"--{key}={json.dumps(properties[key])}" for key in CODE_KEYS if "." in str(properties.get(key))]
+
+
 def queue(tasks, work, jobs, what):
     """Carry out tasks, `jobs` at a time, over the GPUs at hand: a list of what `work(task, gpu)` returns for each."""
-    gpus, places = torch.cuda.device_count(), Queue()
-    jobs = jobs or max(1, gpus)
+    gpus, places = visible_gpus(), Queue()
+    jobs = jobs or max(1, len(gpus))
     for index in range(jobs):
-        places.put(str(index % gpus) if gpus else None)
+        places.put(gpus[index % len(gpus)] if gpus else None)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(tasks), desc=what, unit=what.removesuffix("s"), disable=not tasks) as bar:
 
         def one(task):
@@ -294,6 +302,12 @@ def queue(tasks, work, jobs, what):
                 bar.update(1)
 
         return list(pool.map(one, tasks))
+
+
+def visible_gpus():
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them: a list of str."""
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return [given[index] if index < len(given) else str(index) for index in range(torch.cuda.device_count())]
 
 
 def write_properties(path, properties):

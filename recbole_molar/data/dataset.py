@@ -237,7 +237,13 @@ class HistoryDataset(SequentialDataset):
     # ---------------------------------------------------- what others read off
 
     def train_histories(self):
-        """Items of each user's training interactions, in order: list of int64 arrays. Held-out items are not in it."""
+        """Items of each user's training interactions, in order: list of int64 arrays. Held-out items are not in it.
+
+        Raises:
+            ValueError: a split by ratio or time, which no user's history tells.
+        """
+        if not self.held_out:
+            raise ValueError(f"eval_args.split={self.config['eval_args']['split']}: training interactions are known for leave-one-out alone.")
         held = self._n_held_out()
         items = self.sorted_items.numpy()
         return [items[start:end] for start, end in zip(self.user_starts, self.user_ends - held, strict=True)]

@@ -107,7 +107,7 @@ class Estimate:
     def _tuning(self, stages, table):
         """CoLLM's step 1."""
         tuning = stages.tuning_config(self.config)
-        cached = stages.tuning_cache(tuning, self.prepared.dataset.split_hash())
+        cached = stages.tuning_cache(tuning, self.prepared.dataset.split_hash(), self.mirm)
         if self.cache and (cached / DONE).is_file():
             self.skip("tuning", f"reused: {cached}")
         else:

@@ -41,16 +41,17 @@ def last_layer_at(model, asking):
     """While inside, encoders of :func:`fuse_layers` give the states at some positions, and zeros elsewhere.
 
     Args:
-        model: the model around them. asking (tuple): the index that takes from states [B, L, H] those of the positions, [B, Q, H].
+        model: the model around them. asking (tuple, optional): the index that takes from states [B, L, H] those of the positions, [B, Q, H]; None asks
+            for all, inside another such context too.
     """
-    found = encoders(model)
-    for encoder in found:
+    found = [(encoder, encoder.asking) for encoder in encoders(model)]
+    for encoder, _ in found:
         encoder.asking = asking
     try:
         yield
     finally:
-        for encoder in found:
-            encoder.asking = None
+        for encoder, before in found:
+            encoder.asking = before
 
 
 def _encode(self, hidden_states, attention_mask, output_all_encoded_layers=True):

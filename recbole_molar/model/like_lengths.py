@@ -1,5 +1,6 @@
 """Histories of like lengths together, each part cut to its longest: little padding, and on a CPU tensors that stay in its caches."""
 
+import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole.data.interaction import Interaction
@@ -43,3 +44,25 @@ def cut_to_longest(interaction, model):
     longest, full = int(interaction[model.ITEM_SEQ_LEN].max()), interaction[model.ITEM_SEQ].size(1)
     columns = interaction.interaction.items()
     return Interaction({name: value[:, :longest] if value.dim() > 1 and value.size(1) == full else value for name, value in columns})
+
+
+def first_halves(interaction, model):
+    """A batch whose histories hold at most the first half of the places that there are.
+
+    Args:
+        interaction (Interaction): RecBole's batch; model: names of the fields.
+
+    Returns:
+        Interaction: a new one, as wide as before, padded with zeros.
+    """
+    full = interaction[model.ITEM_SEQ].size(1)
+    lengths = interaction[model.ITEM_SEQ_LEN].clamp(max=max(1, full // 2))
+    outside = torch.arange(full, device=lengths.device) >= lengths[:, None]  # [B, L]
+
+    def emptied(value):
+        if value.dim() < 2 or value.size(1) != full:
+            return value
+        return value.masked_fill(outside.view(*outside.shape, *[1] * (value.dim() - 2)), 0)
+
+    columns = {name: emptied(value) for name, value in interaction.interaction.items()}
+    return Interaction({**columns, model.ITEM_SEQ_LEN: lengths})

@@ -92,9 +92,9 @@ class MIRM(ItemEncoder):
         return self.backbone.encode(batch, read=here)[here]
 
     def fingerprint(self):
-        """sha256 of all that an embedding depends on but the item: weights, tokenizer, prompt, readout, sizes."""
+        """sha256 of all that an embedding depends on but the item: weights, how they are put to use, tokenizer, prompt, readout, sizes."""
         prompt = self.collator.prompt
-        settings = [PROMPT_VERSION, self.readout, prompt.max_tokens, self.collator.images.size, prompt.image_ids]
+        settings = [PROMPT_VERSION, self.readout, prompt.max_tokens, self.collator.images.size, prompt.image_ids, self.backbone.settings()]
         digest = hashlib.sha256(repr(settings).encode())
         digest.update(json.dumps(self._tokenizer(), sort_keys=True).encode())
         hash_weights(digest, self.backbone.model)

@@ -62,7 +62,7 @@ def stage1_fingerprint(mirm, tasks, train_histories, settings):
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for mark, item in zip(mirm.content.fingerprints(), mirm.content.items):
         digest.update(f"{item.id}{mark}{item.description}".encode())
-    for history in train_histories if any(task.name == "user_behavior" for task in tasks) else []:
+    for history in [] if all(task.reads_items_alone for task in tasks) else train_histories:
         digest.update(np.asarray(history, dtype=np.int64).tobytes() + b"|")
     return digest.hexdigest()
 

@@ -12,7 +12,7 @@ from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import write_atomic
 from recbole_molar.data.dataset import TARGET_INDEX
 from recbole_molar.model.fused_layers import last_layer_at
-from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
+from recbole_molar.model.like_lengths import cut_to_longest, first_halves, parts_of_like_lengths
 from recbole_molar.processes import bar_off, mean_over_processes, n_processes, of_all, own_part
 from recbole_molar.trainer.rows import Rows
 from recbole_molar.trainer.row_collector import OF_EACH_ROW, RowCollector
@@ -127,8 +127,10 @@ class RankingTrainer(Trainer):
     def _may_cut_histories(self, interaction):
         """Try whether a model gives the same scores for histories cut to their length; most do, a convolution over all L does not.
 
-        And whether it reads the last state of its encoder alone, which leaves most of the last layer out: `last_only`.
+        And whether it reads the last state of its encoder alone, which leaves most of the last layer out: `last_only`. Tried on first halves, so that
+        there is something to cut whatever the lengths.
         """
+        interaction = first_halves(interaction, self.model)
         try:
             whole = self.model.full_sort_predict(interaction).view(len(interaction), -1)
             for self.last_only in (True, False):

@@ -96,7 +96,7 @@ def write_best(study, config):
     """`best.yaml`: what the best trial's configuration changes in the defaults."""
     wanted, chosen = config.as_yaml(), {"model": config.model_name, "dataset": str(config["dataset"])}
     for _ in range(2):  # the second time for what a part's own YAML, now chosen, sets otherwise
-        stands = Config(config_dict=chosen).as_yaml()
+        stands = {} if "." in config.model_name else Config(config_dict=chosen).as_yaml()  # a user's own class may have no defaults
         chosen.update({key: value for key, value in wanted.items() if key not in LEFT_OUT and (key not in stands or stands[key] != value)})
     trial = study.trials(TrialState.COMPLETE)[0]
     about = f"# Trial {trial.number} of {study.folder.name}: valid {study.metric} {trial.value:.4f}, the best of {len(study.trials())} trials.\n"

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, parse_command_line
-from recbole_molar.compare.runs import PROTOCOL, find
+from recbole_molar.compare.runs import PROTOCOL, find, typed_code
 from recbole_molar.compare.tables import aligned
 from recbole_molar.config import Config
 from recbole_molar.device import return_freed_memory
@@ -176,9 +176,10 @@ def finish(study, make_config):
         if running:
             return f"{len(running)} trials are under way in other processes; the last one to end tests the best and writes the report.\n{study.folder}"
         best = done[0]
-        write_best(study, make_config(study.values_of(best)))
+        config = make_config(study.values_of(best))
+        write_best(study, config)
         remark = write_page(study)
-        result = run([f"--resume={best.user_attrs['run_folder']}"])
+        result = run([f"--resume={best.user_attrs['run_folder']}", *typed_code(config.as_yaml())])
     return "\n\n".join([summary(study), aligned(trial_rows(study)), tested(study, best, result), *([remark] if remark else []), str(study.folder)])
 
 

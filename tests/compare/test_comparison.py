@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from tiny_comparison import example
 from tiny_data import tiny_interactions, write_inter
 
 from recbole_molar.__main__ import main
-from recbole_molar.compare.runs import find, parse_models
+from recbole_molar.compare.runs import find, parse_models, queue, visible_gpus
 from recbole_molar.compare.tables import as_latex, as_markdown, as_text
+from recbole_molar.config import Config
 from recbole_molar.quick_start import run
-from recbole_molar.run_folder import identity
+from recbole_molar.run_folder import RunFolder, identity
 
 
 @pytest.fixture
@@ -104,6 +106,8 @@ def test_a_run_folder_stands_for_itself(compare, finished, tmp_path):
     ({"hiden_size": "8"}, "--hiden_size: none of the models knows"),
     ({"models": "{a: {model: SASRec}, b: {model: Popularity, mask_history: False}}"}, "b and a cannot stand in one table: mask_history is False and True"),
     ({"models": "{a: {model: SASRec}, b: {model: SASRec, topk: [5, 10, 20]}}"}, "b and a cannot stand in one table: topk"),
+    ({"eval_args": "{split: {RS: [0.8, 0.1, 0.1]}}"}, "eval_args=.*one test item each. Set split={LS: valid_and_test}"),
+    ({"metrics": "[Recall, Precision]", "valid_metric": "Precision@10"}, "valid_metric=Precision@10: .*Valid here: recall, each @k"),
 ])
 def test_bad_input_is_refused_before_any_run(compare, make_data, flags, tmp_path, given, message):
     make_data()
@@ -158,3 +162,26 @@ def test_each_model_may_have_seeds_of_its_own_and_runs_of_one_model_are_one_row(
     ):
         assert message in compare(**{**finished, "models": json.dumps({**models, "both": folders})})[2]
     assert "--models: Popularity: seeds=0: give how many" in compare(**{**finished, "models": "{Popularity: {model: Popularity, seeds: 0}}"})[2]
+
+
+def test_a_cut_run_of_a_users_own_model_goes_on(compare, make_data, flags, tmp_path, monkeypatch):
+    """The path of its class was typed, as `--models`; the run folder by itself may not name code."""
+    make_data()
+    (tmp_path / "own_model_of_a_user.py").write_text("from recbole.model.sequential_recommender.sasrec import SASRec\n\n\nclass Mine(SASRec):\n    pass\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    given = {**flags(), "model": "own_model_of_a_user.Mine", "loss_type": "CE", "attn_dropout_prob": 0.5, "hidden_dropout_prob": 0.5, "hidden_act": "gelu",
+             "layer_norm_eps": 1e-12, "initializer_range": 0.02, "n_layers": 1, "n_heads": 2, "hidden_size": 8, "inner_size": 8, "seed": 1}  # fmt: skip
+    cut = RunFolder.create(given["output_dir"], "tiny", "Mine", Config(config_dict=given).as_yaml()).path
+    options = {key: value for key, value in given.items() if key not in ("model", "seed")}
+    code, out, err = compare(**options, models=f"{{mine: {{model: {given['model']}}}}}", seeds="[1]", report=False)
+    assert code == 0 and (cut / "result.json").is_file(), out + err
+
+
+def test_runs_go_to_the_gpus_that_this_process_sees(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7a")
+    assert visible_gpus() == ["2", "GPU-7a"]
+    assert set(queue(range(4), lambda task, gpu: gpu, None, "runs")) <= {"2", "GPU-7a"}

@@ -7,7 +7,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_molar.model import like_lengths
-from recbole_molar.model.like_lengths import cut_to_longest, parts_of_like_lengths
+from recbole_molar.model.like_lengths import cut_to_longest, first_halves, parts_of_like_lengths
 
 
 @pytest.mark.parametrize("most, n_parts", [(1, 5), (9, 3), (100, 2), (250, 1)])
@@ -32,3 +32,11 @@ def test_only_lists_are_cut():
     cut = cut_to_longest(batch, SimpleNamespace(ITEM_SEQ="seq", ITEM_SEQ_LEN="length"))
     assert cut["seq"].tolist() == [[0, 1, 2], [5, 6, 7]] and cut["pair"].shape == (2, 2) and cut["user"].tolist() == [7, 8]
     assert batch["seq"].shape == (2, 5)
+
+
+def test_first_halves_leave_something_to_cut():
+    columns = {"seq": torch.arange(1, 11).view(2, 5), "length": torch.tensor([5, 1]), "features": torch.ones(2, 5, 3), "user": torch.tensor([7, 8])}
+    columns["seq"][1, 1:] = 0
+    half = first_halves(Interaction(columns), SimpleNamespace(ITEM_SEQ="seq", ITEM_SEQ_LEN="length"))
+    assert half["seq"].tolist() == [[1, 2, 0, 0, 0], [6, 0, 0, 0, 0]] and half["length"].tolist() == [2, 1]
+    assert half["features"].sum().item() == 9 and half["user"].tolist() == [7, 8] and columns["seq"][0, 4] == 5

@@ -9,7 +9,8 @@ import torch
 from toy_items import toy_content, toy_histories, toy_mirm
 
 from recbole_molar.device import make_accelerator
-from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks
+from recbole_molar.model.finetune.base import FinetuneTask
+from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks, stage1_fingerprint
 
 ALL = ["image_text", "structured_attributes", "user_behavior"]
 
@@ -95,6 +96,18 @@ def test_no_leak_from_what_is_not_training(content, tmp_path):
     trains_on_more = trainer(content, tmp_path / "c", histories=changed)
     trains_on_more.fit()
     assert trains_on_more.mirm.fingerprint() != one.mirm.fingerprint()
+
+
+def test_a_users_own_task_may_read_histories_under_any_name(content):
+    class CoConsumed(FinetuneTask):
+        name = "co_consumed"
+
+    mirm, histories = toy_mirm(content), toy_histories()
+    shorter = [history[:-2] for history in histories]
+    one, other = (stage1_fingerprint(mirm, [CoConsumed()], some, {}) for some in (histories, shorter))
+    assert one != other
+    one, other = (stage1_fingerprint(mirm, make_tasks(["image_text", "structured_attributes"]), some, {}) for some in (histories, shorter))
+    assert one == other
 
 
 def test_tasks_that_cannot_be_built_are_skipped(tmp_path, caplog):

@@ -332,6 +332,17 @@ def test_cut_histories_give_the_same_ranks(make_data, flags, tmp_path, monkeypat
     assert trainer.evaluate(prepared.loaders[2], load_best_model=False) == found and torch.equal(trainer.ranks.all(), ranks)
 
 
+@pytest.mark.parametrize("model, cut", [("SASRec", True), ("NextItNet", False), ("Caser", False), ("LightSANs", False)])
+def test_whether_histories_may_be_cut_does_not_hang_on_the_first_batch(make_data, flags, tmp_path, model, cut):
+    """Where its longest history fills all places there is nothing to cut in it; that was once taken for leave to cut the next batch."""
+    make_data()
+    prepared, trainer = make_trainer(Config(config_dict=flags(model=model)), tmp_path)
+    first = next(iter(prepared.loaders[2]))[0]
+    assert first["item_length"].max() == first["item_id_list"].size(1)
+    trainer.evaluate(prepared.loaders[2], load_best_model=False)
+    assert trainer.cuts_histories is cut
+
+
 def test_a_model_that_reads_more_than_the_last_state_is_given_more(make_data, flags, tmp_path, monkeypatch):
     make_data()
     prepared, trainer = make_trainer(Config(config_dict=flags(model="SASRec")), tmp_path)

@@ -20,6 +20,7 @@ from recbole_molar.model.backbone.user_decoder import DecoderStack, checkpoint_a
 TUNINGS = ("full", "lora", "frozen")
 TILING = ("crop_to_patches", "do_image_splitting", "do_pan_and_scan")  # names under which image processors cut a picture into tiles
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")  # names under which models take which tokens are an image's
+NO_FUNCTION = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")  # of a config: where and how weights lie, not what they compute
 OF_TEXT = ("input_ids", "attention_mask", *TOKEN_TYPES)
 
 
@@ -39,7 +40,7 @@ class Backbone(nn.Module):
         super().__init__()
         if tuning not in TUNINGS:
             raise ValueError(f"mirm_tuning={tuning}: unknown. Valid: {', '.join(TUNINGS)}.")
-        self.processor, self.tokenizer, self.tuning = processor, processor.tokenizer, tuning
+        self.processor, self.tokenizer, self.tuning, self.lora_alpha = processor, processor.tokenizer, tuning, lora_alpha
         self.image_inputs = PictureInputs(self._processed, image_size)  # uint8 images [height, width, 3] -> the model's image tensors
         self._add_cur_item(model)
         project_patches_by_product(model)
@@ -56,6 +57,10 @@ class Backbone(nn.Module):
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.pad_id = self.tokenizer.pad_token_id
+
+    def settings(self):
+        """What makes equal weights other functions, such as heads and the scale of LoRA: plain values."""
+        return [_without(self.plain.config.to_dict(), NO_FUNCTION), self.lora_alpha if self.tuning == "lora" else None]
 
     @property
     def plain(self):
@@ -182,3 +187,8 @@ class Backbone(nn.Module):
         if None not in around and around[0] not in ids:  # the Qwen family marks both ends of an image
             ids = [around[0], *ids, around[1]]
         return ids, image_token_id
+
+
+def _without(values, names):
+    """A nested dictionary without some keys, its other values as text."""
+    return {str(key): _without(value, names) if isinstance(value, dict) else str(value) for key, value in sorted(values.items(), key=str) if key not in names}

@@ -22,6 +22,7 @@ class FinetuneTask:
     """Base of the tasks. `name` is the word used in `mirm_finetune_tasks`: the file's name."""
 
     name = ""
+    reads_items_alone = False  # True: no sample depends on train_histories, so that weights tuned on it serve any split
 
     @property
     def instruction(self):

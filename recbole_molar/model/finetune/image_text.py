@@ -7,6 +7,7 @@ class ImageText(FinetuneTask):
     """The item's image alone -> its description, or its attributes where it has none."""
 
     name = "image_text"
+    reads_items_alone = True
 
     def samples(self, content, images, train_histories, count, rng):
         """See :meth:`FinetuneTask.samples`."""

@@ -7,6 +7,7 @@ class StructuredAttributes(FinetuneTask):
     """Title and attributes -> the description; where an item has none, a sentence made of its attributes."""
 
     name = "structured_attributes"
+    reads_items_alone = True
 
     def samples(self, content, images, train_histories, count, rng):
         """See :meth:`FinetuneTask.samples`."""

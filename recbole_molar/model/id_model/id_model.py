@@ -1,5 +1,6 @@
 """The ID-based model whose user embeddings the post-alignment loss reads (paper, section 3.4)."""
 
+import contextlib
 import inspect
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import FIRST_TARGET
 from recbole_molar.model.all_positions import in_evaluation, n_targets, of_all_positions
+from recbole_molar.model.fused_layers import last_layer_at
 from recbole_molar.property_error import bad_value
 from recbole.data.interaction import Interaction
 
@@ -91,11 +93,16 @@ class IDModel(nn.Module):
 
     def full_sort_predict(self, interaction):
         """The model's own scores of all items."""
-        return self.model.full_sort_predict(self._readable(interaction))
+        return self._scores(self.model.full_sort_predict, interaction)
 
     def predict(self, interaction):
         """The model's own scores of the given items."""
-        return self.model.predict(self._readable(interaction))
+        return self._scores(self.model.predict, interaction)
+
+    def _scores(self, predict, interaction):
+        readable = self._readable(interaction)
+        with contextlib.nullcontext() if readable is interaction else last_layer_at(self.model, None):  # another place is the last one
+            return predict(readable)
 
     def calculate_loss(self, interaction):
         """The model's own loss, for joint training: a scalar, the sum where it has parts."""

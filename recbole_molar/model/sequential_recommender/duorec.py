@@ -114,7 +114,11 @@ class SameTargetHistories:
     """
 
     def __init__(self, dataset):
-        indices = np.concatenate([np.arange(start + 1, start + len(history)) for start, history in zip(dataset.user_starts, dataset.train_histories())])
+        if dataset.all_positions:
+            histories = zip(dataset.user_starts, dataset.train_histories(), strict=True)
+            indices = np.concatenate([np.arange(start + 1, start + len(history)) for start, history in histories])
+        else:  # each row has one target; which rows are for training is not to be told from the histories where eval_args splits by ratio
+            indices = dataset.inter_feat[TARGET_INDEX].numpy()
         self.items, self.first_of_user = dataset.sorted_items, torch.from_numpy(dataset.first_of_user)  # [all interactions]
         targets = torch.from_numpy(indices)  # each user's training interactions but the first
         self.by_item = targets[self.items[targets].argsort(stable=True)]  # [T]

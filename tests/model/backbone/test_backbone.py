@@ -163,6 +163,17 @@ def test_text_that_looks_like_a_picture_is_spelled_out(mirm):
     assert backbone.tokenizer.decode(ids).replace(" ", "") == f"red{special[0]}green{special[1]}old"
 
 
+def test_what_puts_equal_weights_to_another_use_is_in_the_fingerprint(content):
+    marks = [
+        MIRM.build(content, backbone="compact", image_size=SIZE, backbone_options=options, tuning=tuning, **more).fingerprint()
+        for options, tuning, more in (
+            ({}, "full", {}), ({"compact_num_heads": 2, "compact_num_kv_heads": 1}, "full", {}), ({"compact_vision_heads": 2}, "full", {}),
+            ({}, "lora", {"lora_alpha": 16}), ({}, "lora", {"lora_alpha": 64}),
+        )
+    ]
+    assert len(set(marks)) == 5 and marks[0] == MIRM.build(content, backbone="compact", image_size=SIZE, backbone_options={}).fingerprint()
+
+
 def test_loaded_weights_are_those_on_disk_in_float32(content, source):
     one, other = (MIRM.build(content, backbone=source, image_size=SIZE, backbone_options={}, seed=seed).backbone for seed in (1, 2))
     weights, words = other.weights(), [id(layer.weight) for layer in (one.plain.get_input_embeddings(), one.plain.get_output_embeddings())]

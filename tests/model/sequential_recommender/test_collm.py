@@ -130,6 +130,9 @@ def test_step_2_begins_with_the_weights_of_step_1_which_others_share(make_data, 
     _, result, _ = run(learning_rate=0.005, mapping_size=8, id_learning_rate=0.002)
     assert result["tuning"]["reused"] and not result["id_model"]["reused"]
     assert not run(prompt_items=2)[1]["tuning"]["reused"]
+    file = tmp_path / "data" / "tiny" / "tiny.item"
+    file.write_text(file.read_text().replace("i1\t", "i1\tAnother "))
+    assert not run()[1]["tuning"]["reused"]  # other texts are another tokenizer, and other prompts
 
 
 @pytest.mark.parametrize("options", [TEXT, {}], ids=["step 1", "step 2"])

@@ -52,6 +52,15 @@ def test_histories_share_the_target_and_come_from_training_only(make):
             assert 1 <= length <= 6 and tuple(row[:length].tolist()) in endings and not row[length:].any()
 
 
+@pytest.mark.parametrize("options", [
+    {"train_all_positions": False}, {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}}}, {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": None}},
+])
+def test_positives_of_rows_of_prefixes_come_from_training_only(make, options):
+    prepared, model = make(**options)
+    training, *held_out = (set(loader._dataset.inter_feat["target_index"].tolist()) for loader in prepared.loaders)
+    assert set(model.histories.by_item.tolist()) == training and not any(training & part for part in held_out)
+
+
 @pytest.mark.parametrize("all_positions", [True, False])
 def test_target_indices_are_those_of_the_targets(make, all_positions):
     prepared, model = make(train_all_positions=all_positions)

@@ -1,6 +1,7 @@
 """The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
 
 import contextlib
+import hashlib
 import importlib
 import time
 import warnings
@@ -29,7 +30,7 @@ from recbole.utils import init_seed
 
 # What an ID model inside a Molar run shares with it, besides the description of the data set.
 SHARED_WITH_ID_MODEL = (
-    "seed", "reproducibility", "gpu_id", "use_cpu", "precision", "eval_args", "metrics", "topk", "valid_metric", "eval_batch_size",
+    "seed", "reproducibility", "gpu_id", "use_cpu", "precision", "encoding", "eval_args", "metrics", "topk", "valid_metric", "eval_batch_size",
     "metric_decimal_place", "mask_history", "train_windows", "train_all_positions", "show_progress", "worker", "data_path", "debug",
 )
 
@@ -96,6 +97,7 @@ def _carry_out(config, prepared, content, accelerator, folder, after_validation)
     validated = after_validation and (lambda *scored: after_validation(folder.path, *scored))
     with folder.discarded_on_bad_input(), folder.logging(config["state"], quiet=not accelerator.is_main_process, to_terminal=not validated):
         announce(config, prepared, content, folder)
+        folder.notes["content_hash"] = content_hash(config, prepared.dataset, content)
         model = build_model(config, prepared, content, accelerator, folder)
         trainer = train(config, prepared, model, accelerator, folder, folder.path, config["model"], validated)
         if validated:
@@ -202,6 +204,18 @@ def read_content(config, dataset):
     if config.reads_id_model and not config["id_weights"]:
         make_id_configs(config)  # for their errors: they are needed after stage 1 only
     return stages.read_item_content(config, dataset)
+
+
+def content_hash(config, dataset, content):
+    """Hex digest of the items' texts and pictures, and of times between interactions where the model reads them; None for one of interactions' order alone."""
+    if content is None:
+        return None
+    digest = hashlib.sha256()
+    for mark, item in zip(content.fingerprints(), content.items, strict=True):
+        digest.update(f"{mark}{item.title}\n".encode())
+    if config["history_time_gaps"]:
+        digest.update(dataset.time_gaps().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def build_model(config, prepared, content, accelerator, folder):
@@ -385,6 +399,7 @@ def train(config, prepared, model, accelerator, folder, checkpoint_folder, stage
     train_data, valid_data, _ = prepared.loaders
     n_parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     trainer = get_trainer(config)(config, model, accelerator, checkpoint_folder)
+    trainer.content_hash = folder.notes.get("content_hash") if checkpoint_folder == folder.path else None  # a part in the cache has it in its name
     trainer.resume_checkpoint(train_data=train_data)
 
     def scored(epoch, score):

@@ -3,6 +3,8 @@
 from logging import getLogger
 from pathlib import Path
 
+import torch
+
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import load_tensors, read_json
 from recbole_molar.data.item_content import ItemContent, check_modalities, read_header
@@ -108,7 +110,19 @@ def build_id_model(config, prepared, accelerator, folder, train_id_model):
     parts = [IDModel(model, trains=config["id_training"] == "joint", max_length=config["MAX_ITEM_LIST_LENGTH"]) for model in models]
     id_model = parts[0] if len(parts) == 1 else IDModels(parts)
     probe = prepared.loaders[0]._dataset[[0, 0]].to(config["device"])
+    if config["id_training"] == "joint":
+        check_joint(config["id_model"], id_model, probe)
     return id_model, id_model(probe).size(1)
+
+
+def check_joint(name, id_model, rows):
+    """Raise PropertyError where the ID model's loss cannot be computed from Molar's own rows, which hold no sampled negative and no masked item."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            id_model.calculate_loss(rows)
+    except KeyError as missing:
+        reason = f"id_model={name} is trained on rows with {missing}, which Molar's have not. Set id_training=frozen, or take SASRec or GRU4Rec."
+        raise bad_value("id_training", "joint", reason) from missing
 
 
 def build_mirm(config, content):

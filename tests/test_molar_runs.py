@@ -232,3 +232,24 @@ def test_kill_9_in_each_stage(make_data, run, flags, command_line, tmp_path):
     for key in ("test_result", "best_valid_result", "best_epoch", "split_hash"):
         assert result_of(out)[0][key] == whole[key], key
     assert json.dumps(whole["stage_1"]["tasks"]) == json.dumps(result_of(out)[0]["stage_1"]["tasks"])
+
+
+def test_a_run_on_other_texts_is_neither_resumed_nor_taken_for_done(make_data, run, flags, command_line, tmp_path, capsys, cut_after_two_epochs):
+    """The order of interactions, which split_hash holds, stays; what Molar reads of the items does not."""
+    make_data(items=True)
+    given = {**SMALL, "mirm_finetune_tasks": [], "align_weight": 0, "seed": 1}
+    assert result_of(run(**given)[1])[0]["content_hash"]
+    with cut_after_two_epochs():
+        assert main(["run", *command_line(flags(**{**given, "epochs": 3}))]) == 130
+    cut = next(folder for folder in (tmp_path / "saved" / "tiny").iterdir() if not (folder / "result.json").is_file())
+    options = {key: value for key, value in flags(**given).items() if key not in ("model", "seed")}
+    compare = ["compare", "--models=Molar", "--seeds=[1]", "--report=False", *command_line(options)]
+    capsys.readouterr()
+    assert main(compare) == 0 and "1 of them done before" in capsys.readouterr().out
+    file = tmp_path / "data" / "tiny" / "tiny.item"
+    kept = file.read_text()
+    file.write_text(kept.replace("Title number 7\t", "Quite another zebra\t"))
+    assert main(compare) == 2 and "have changed since this run" in capsys.readouterr().err
+    assert main(["run", f"--resume={cut}"]) == 2 and "content_hash differs" in capsys.readouterr().err
+    file.write_text(kept)
+    assert main(["run", f"--resume={cut}"]) == 0

@@ -9,7 +9,7 @@ import numpy as np
 from recbole_molar.checkpoint import write_json, write_text
 from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
 from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
-from recbole_molar.compare.runs import DEFAULT_SEED, check_split, parse_models, parse_seeds, plan, read_curve, run_missing
+from recbole_molar.compare.runs import DEFAULT_SEED, check_content, check_split, parse_models, parse_seeds, plan, read_curve, run_missing
 from recbole_molar.compare.segments import Audience
 from recbole_molar.compare.statistics import bootstrap, difference, holm
 from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
@@ -79,6 +79,7 @@ def carry_out(entries, reference, given, seeds=DEFAULT_SEEDS, jobs=None, report=
     check_split([run for entry in entries for run in entry.runs if run.is_done])
     first = entries[0].runs[0].properties
     check_tables(first)
+    check_content([run for entry in entries for run in entry.runs if run.is_done])
     if tune_trials is not None:
         check_tuning(entries, given, tune_trials)
     folder = make_folder(first["output_dir"], first["dataset"], "compare-{}")

@@ -18,14 +18,17 @@ from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines
 from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.property_error import UnknownPropertyError
+from recbole_molar.quick_start import content_hash, stages_of
 from recbole_molar.run_folder import CONFIG, NOT_IDENTITY, RANKS, RESULT, runs_like
 from recbole_molar.trainer.sequential_trainer import CURVE
+from recbole_molar.utils import create_dataset
 
 DEFAULT_SEED = 2020
 SEARCH = "search.json"  # of a study of `tune`
 PROTOCOL = ("eval_args", "mask_history", "metrics", "topk", "valid_metric", "repeatable", "rm_dup_inter", "user_inter_num_interval", "item_inter_num_interval")
 
 
+OF_CONTENT = ("data", "encod", "field_sep", "history_time", "item_", "load_col", "rm_dup", "user_inter", "val_interval")  # properties that begin so
 RESULT_KEYS = ("split_hash", "test_result", "best_valid_result", "best_epoch", "training", "seconds", "peak_memory", "parameters", "machine")
 
 
@@ -217,6 +220,23 @@ def check_split(runs):
     if len(hashes) > 1:
         named = "; ".join(f"{run.label} {run.folder}: {digest}" for digest, run in hashes.items())
         raise ValueError(f"the runs have different splits, so they cannot stand in one table ({named}). Has the data changed in between? Delete the old run.")
+
+
+def check_content(runs):
+    """Raise ValueError where finished runs read other texts, pictures or times than lie there now."""
+    now = {}
+    for run in runs:
+        then = run.result().get("content_hash")
+        if then is None:  # of interactions alone, or from before it was noted
+            continue
+        config = Config(config_dict=dict(run.properties))
+        kind = json.dumps([config["model"], {key: value for key, value in run.properties.items() if key.startswith(OF_CONTENT)}], sort_keys=True, default=str)
+        if kind not in now:
+            dataset = create_dataset(config, all_positions=True)
+            dataset.build()
+            now[kind] = content_hash(config, dataset, stages_of(config.model_class).read_item_content(config, dataset))
+        if now[kind] != then:
+            raise ValueError(f"{run.folder}: the items' texts or pictures, or times, have changed since this run. Delete its folder, and it is run again.")
 
 
 def read_curve(folder):

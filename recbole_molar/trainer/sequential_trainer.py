@@ -72,6 +72,7 @@ class SequentialTrainer(RankingTrainer):
         model.low_precision_products = accelerator.mixed_precision == "bf16"  # see AllPositions
         self.global_step = 0
         self.curve = []
+        self.content_hash = None  # of what the model reads of items and times, where it does
 
     # --------------------------------------------------------------- training
 
@@ -281,6 +282,7 @@ class SequentialTrainer(RankingTrainer):
             "epoch": epoch, "global_step": self.global_step, "cur_step": self.cur_step, "curve": self.curve,
             "best_valid_score": float(self.best_valid_score), "best_valid_result": self.best_valid_result,
             "optimizer": optimizer_rest, "rng": rng_rest, "split_hash": train_data._dataset.split_hash() if train_data is not None else None,
+            "content_hash": self.content_hash,
         }
         save_tensors(self.folder / LAST, tensors, meta)
         write_json(self.folder / CURVE, self.curve)
@@ -296,6 +298,8 @@ class SequentialTrainer(RankingTrainer):
             raise ValueError(f"{path}: not the checkpoint of a run, it lacks {', '.join(missing)}. Start a new run.")
         if train_data is not None and meta["split_hash"] not in (None, train_data._dataset.split_hash()):
             raise ValueError(f"{path}: was trained on other data (split_hash differs). Put the data back as it was, or start a new run.")
+        if self.content_hash is not None and meta.get("content_hash") not in (None, self.content_hash):
+            raise ValueError(f"{path}: was trained on other texts, pictures or times (content_hash differs). Put the data back as it was, or start a new run.")
         self._load_model(tensors)
         try:
             restore_optimizer(self.optimizer, tensors, meta["optimizer"])

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_text
 from recbole_molar.command_line import config_file_list, parse_command_line
-from recbole_molar.compare.runs import PROTOCOL, find, typed_code
+from recbole_molar.compare.runs import PROTOCOL, Run, check_content, find, typed_code
 from recbole_molar.compare.tables import aligned
 from recbole_molar.config import Config
 from recbole_molar.device import return_freed_memory
@@ -150,6 +150,7 @@ def _run_trial(study, config, validated):
     with take_lock(study.folder / "locks" / hashlib.sha256(identity(properties).encode()).hexdigest()[:16]):  # another process may have the same values
         folder = find(properties)
         if folder and (folder / RESULT).is_file():
+            check_content([Run("", config["seed"], properties, folder)])
             found = {**read_json(folder / RESULT), "run_folder": folder}
         else:
             found = carry_out(config, folder, validated)

@@ -131,7 +131,7 @@ def test_step_2_begins_with_the_weights_of_step_1_which_others_share(make_data, 
     assert result["tuning"]["reused"] and not result["id_model"]["reused"]
     assert not run(prompt_items=2)[1]["tuning"]["reused"]
     file = tmp_path / "data" / "tiny" / "tiny.item"
-    file.write_text(file.read_text().replace("i1\t", "i1\tAnother "))
+    file.write_text(file.read_text().replace("Title number 7\t", "Quite another zebra\t"))
     assert not run()[1]["tuning"]["reused"]  # other texts are another tokenizer, and other prompts
 
 

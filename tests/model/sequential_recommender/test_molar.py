@@ -12,6 +12,7 @@ from recbole_molar.device import make_accelerator
 from recbole_molar.model import like_lengths
 from recbole_molar.model.sequential_recommender import molar
 from recbole_molar.model.sequential_recommender.ease import item_weights
+from recbole_molar.property_error import PropertyError
 from recbole_molar.quick_start import make_id_configs, prepare, read_content, train_id_model
 from recbole_molar.run_folder import RunFolder
 from recbole_molar.stages import build
@@ -237,6 +238,12 @@ def test_the_id_model_learns_only_in_joint_training(make_molar, training):
     reached = gradients(model, loader)
     assert any(name.startswith("id_model.") for name in reached) == (training == "joint")
     assert any(name.startswith("user_encoder.decoder") for name in reached) and "user_encoder.user_token" in reached
+
+
+@pytest.mark.parametrize("name, column", [("FPMC", "neg_item_id"), ("BERT4Rec", "Mask_item_id_list")])
+def test_joint_training_by_other_rows_is_refused_at_the_start(make_molar, name, column):
+    with pytest.raises(PropertyError, match=f"id_training=joint: id_model={name} is trained on rows with '{column}'"):
+        make_molar(id_training="joint", id_model=name)
 
 
 def test_frozen_id_users_computed_once_are_those_computed_live(make_molar):

@@ -2,10 +2,8 @@
 
 import contextlib
 import inspect
-import os
 import re
 from functools import lru_cache
-from logging import getLogger
 from pathlib import Path
 
 import torch
@@ -28,7 +26,7 @@ EXTRA_KEYS = {
     "transform", "crop_eta", "reorder_beta",
 }
 # Properties of Molar that a finished run's config.yaml may lack, and what it was made with.
-NOT_IN_OLD_RUNS = {"history_time_gaps": False}
+NOT_IN_OLD_RUNS = {"history_time_gaps": False, "dueg_learning_rate": None}
 CODE_KEYS = ("model", "user_encoder", "id_model", "more_id_models", "mirm_finetune_tasks")  # a dotted path there is imported
 # What a data set's own dataset.yaml may not say, since it may come from anybody: what is imported, what else is read or written, who is told.
 NOT_OF_A_DATA_SET = {
@@ -229,8 +227,6 @@ class Config(RecBoleConfig):
     def _init_device(self):
         gpu_id = str(self.final_config_dict["gpu_id"] if self.final_config_dict["gpu_id"] is not None else "").strip("()")
         use_cpu = self.final_config_dict.get("use_cpu") or not gpu_id or not torch.cuda.is_available()
-        if not use_cpu and int(os.environ.get("WORLD_SIZE", 1)) == 1:
-            _take_gpu(gpu_id)
         self.final_config_dict.update(
             gpu_id=gpu_id, use_gpu=not use_cpu, device=torch.device("cpu" if use_cpu else "cuda"), single_spec=True, local_rank=0
         )
@@ -250,16 +246,6 @@ class Config(RecBoleConfig):
         plain["train_neg_sample_args"] = None if plain["train_neg_sample_args"]["distribution"] == "none" else plain["train_neg_sample_args"]
         plain["data_path"], plain["model"] = str(Path(plain["data_path"]).parent), self.model_name
         return plain
-
-
-def _take_gpu(gpu_id):
-    """Let this process compute on the GPU of RecBole's `gpu_id`, the first of several; one that is not there, as in a run begun elsewhere, is told."""
-    name, n_gpus = gpu_id.split(",")[0].strip(), torch.cuda.device_count()
-    if name.isdecimal() and int(name) < n_gpus:
-        if int(name):
-            torch.cuda.set_device(int(name))
-    else:
-        getLogger().warning("gpu_id=%s: this process sees %d of them, counted from 0; taking the first.", gpu_id, n_gpus)
 
 
 def refuse_foreign_code(file, typed, flags=None):

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 from datetime import timedelta
+from logging import getLogger
 
 import torch
 from accelerate import Accelerator
@@ -66,13 +67,23 @@ def kept_freed_memory(device):
         libc.malloc_trim(0)
 
 
-def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=False):
+def take_gpu(gpu_id):
+    """Let this process compute on the GPU of RecBole's `gpu_id`, the first of several; one that is not there, as in a run begun elsewhere, is told."""
+    name, n_gpus = str(gpu_id).split(",")[0].strip(), torch.cuda.device_count()
+    if name.isdecimal() and int(name) < n_gpus:
+        torch.cuda.set_device(int(name))
+    else:
+        getLogger().warning("gpu_id=%s: this process sees %d of them, counted from 0; taking the first.", gpu_id, n_gpus)
+
+
+def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=False, gpu_id=0):
     """Build the Accelerator of a run.
 
     Args:
         precision (str): `auto` (bf16 where the device has it), `bf16` or `fp32`.
         gradient_accumulation_steps (int): batches for each optimizer step.
         use_cpu (bool): stay on the CPU even where there is a GPU.
+        gpu_id (int or str): which GPU, where this is the only process of the run.
 
     Raises:
         ValueError: an unknown precision; a way of sharing a model between processes that is not data parallel.
@@ -80,6 +91,8 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision={precision}: unknown. Valid: auto, bf16, fp32.")
     cpu = use_cpu or not torch.cuda.is_available()
+    if not cpu and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        take_gpu(gpu_id)
     native = has_cpu_bf16() if cpu else torch.cuda.is_bf16_supported()
     mixed = "bf16" if precision == "bf16" or (precision == "auto" and native) else "no"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

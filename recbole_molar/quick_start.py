@@ -20,7 +20,7 @@ from recbole_molar.device import make_accelerator
 from recbole_molar.lock import cache_lock, take_lock
 from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, reads_counted_alone, with_all_positions
 from recbole_molar.model.id_model.id_model import check_teacher, check_user_embedding
-from recbole_molar.processes import n_processes
+from recbole_molar.processes import main_says, n_processes
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.property_values import as_list
 from recbole_molar.run_folder import CONFIG, LOCK, RANKS, RESULT, RunFolder, part_cache, runs_like
@@ -79,7 +79,7 @@ def carry_out(config, resumed=None, after_validation=None):
         dict: what stands in `result.json`, with `result_file`; of a trial, what is known without the test, with `run_folder`.
     """
     init_seed(config["seed"], config["reproducibility"])
-    accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu")
+    accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu", gpu_id=config["gpu_id"])
     config["device"] = accelerator.device
     if not accelerator.is_main_process:
         getLogger().setLevel("ERROR")  # what the main process warns of is enough
@@ -87,8 +87,9 @@ def carry_out(config, resumed=None, after_validation=None):
     content = read_content(config, prepared.dataset)
     folder = None if resumed else new_folder(config, accelerator)
     with at_work(resumed or folder.path, accelerator):
-        if resumed and (resumed / RESULT).is_file():  # another process has ended it meanwhile
-            return {**read_json(resumed / RESULT), "result_file": str(resumed / RESULT), "run_folder": resumed}
+        if resumed and main_says((resumed / RESULT).is_file(), accelerator.device):  # ended meanwhile by who was at work there
+            result = read_json(resumed / RESULT) if accelerator.is_main_process else {}
+            return {**result, "result_file": str(resumed / RESULT), "run_folder": resumed}
         folder = folder or RunFolder(resumed, writes=accelerator.is_main_process)
         return _carry_out(config, prepared, content, accelerator, folder, after_validation)
 
@@ -212,7 +213,7 @@ def content_hash(config, dataset, content):
         return None
     digest = hashlib.sha256()
     for mark, item in zip(content.fingerprints(), content.items, strict=True):
-        digest.update(f"{mark}{item.title}\n".encode())
+        digest.update(f"{mark}{item.title}\t{item.description}\n".encode())
     if config["history_time_gaps"]:
         digest.update(dataset.time_gaps().numpy().tobytes())
     return digest.hexdigest()[:16]

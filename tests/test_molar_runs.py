@@ -237,7 +237,11 @@ def test_kill_9_in_each_stage(make_data, run, flags, command_line, tmp_path):
 def test_a_run_on_other_texts_is_neither_resumed_nor_taken_for_done(make_data, run, flags, command_line, tmp_path, capsys, cut_after_two_epochs):
     """The order of interactions, which split_hash holds, stays; what Molar reads of the items does not."""
     make_data(items=True)
-    given = {**SMALL, "mirm_finetune_tasks": [], "align_weight": 0, "seed": 1}
+    given = {**SMALL, "mirm_finetune_tasks": [], "align_weight": 0, "seed": 1, "item_text_fields": "[title]"}
+    file = tmp_path / "data" / "tiny" / "tiny.item"
+    header, *rows = file.read_text().splitlines()  # a description that MIRM does not read, but stage 1 would write
+    file.write_text("\n".join([f"{header}\tplot:token_seq", *(f"{row}\tplot of {place}" for place, row in enumerate(rows))]) + "\n")
+    kept = file.read_text()
     assert result_of(run(**given)[1])[0]["content_hash"]
     with cut_after_two_epochs():
         assert main(["run", *command_line(flags(**{**given, "epochs": 3}))]) == 130
@@ -246,10 +250,9 @@ def test_a_run_on_other_texts_is_neither_resumed_nor_taken_for_done(make_data, r
     compare = ["compare", "--models=Molar", "--seeds=[1]", "--report=False", *command_line(options)]
     capsys.readouterr()
     assert main(compare) == 0 and "1 of them done before" in capsys.readouterr().out
-    file = tmp_path / "data" / "tiny" / "tiny.item"
-    kept = file.read_text()
-    file.write_text(kept.replace("Title number 7\t", "Quite another zebra\t"))
-    assert main(compare) == 2 and "have changed since this run" in capsys.readouterr().err
+    for old, new in (("plot of 7", "plot of a zebra"), ("Title number 7\t", "Quite another zebra\t")):
+        file.write_text(kept.replace(old, new))
+        assert main(compare) == 2 and "have changed since this run" in capsys.readouterr().err
     assert main(["run", f"--resume={cut}"]) == 2 and "content_hash differs" in capsys.readouterr().err
     file.write_text(kept)
     assert main(["run", f"--resume={cut}"]) == 0

@@ -266,3 +266,18 @@ def test_an_error_of_one_process_ends_all_and_is_told_once(data, tmp_path):
     code, out, err = launch([{"words": words(data, **SASREC, output_dir=tmp_path / "saved"), "fails": 1}], tmp_path)
     assert code and err.count("error: this process alone fails") == 1 and "unexpected" not in err
     assert "result.json" not in out and not list(tmp_path.glob("saved/**/result.json"))
+
+
+@pytest.mark.parametrize("gpu_id, world, taken, told", [
+    ("0", None, [0], False), ("1,0", None, [1], False), (1, "1", [1], False), ("3", None, [], True), ("1", "2", [], False),
+])
+def test_the_gpu_that_was_chosen_is_taken(monkeypatch, caplog, gpu_id, world, taken, told):
+    calls = []
+    for name, value in {"is_available": lambda: True, "device_count": lambda: 2, "is_bf16_supported": lambda: True, "set_device": calls.append}.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", value)
+    monkeypatch.setattr(device, "Accelerator", lambda **options: SimpleNamespace(distributed_type=DistributedType.NO))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    device.make_accelerator(gpu_id=gpu_id)
+    assert calls == taken and ("gpu_id=3: this process sees 2" in caplog.text) == told

@@ -232,7 +232,7 @@ def check_content(runs):
         config = Config(config_dict=dict(run.properties))
         kind = json.dumps([config["model"], {key: value for key, value in run.properties.items() if key.startswith(OF_CONTENT)}], sort_keys=True, default=str)
         if kind not in now:
-            dataset = create_dataset(config, all_positions=True)
+            dataset = create_dataset(config, all_positions="LS" in config["eval_args"]["split"])
             dataset.build()
             now[kind] = content_hash(config, dataset, stages_of(config.model_class).read_item_content(config, dataset))
         if now[kind] != then:
@@ -288,7 +288,8 @@ def run_missing(runs, folder, jobs):
         if run.folder:
             words = [f"--resume={run.folder}", *typed_code(run.properties)]
         else:
-            words = [f"--config_files={write_properties(folder / 'logs' / f'{name}.yaml', run.properties)}"]
+            properties = run.properties if gpu is None else {**run.properties, "gpu_id": 0}  # the one that the process will see
+            words = [f"--config_files={write_properties(folder / 'logs' / f'{name}.yaml', properties)}"]
         last, failure = in_a_process("run", words, folder / "logs" / f"{name}.log", gpu, f"{run.label}, seed {run.seed}")
         if not failure and Path(last).name != RESULT:
             failure = f"ended without a result: {last}"

@@ -38,7 +38,7 @@ class MolarRun:
         if result.get("stage_1", {}).get("weights"):
             given["mirm_weights"] = str(weights_file(str(folder)))
         config = Config(config_file_list=[folder / CONFIG], config_dict=given)
-        accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu")
+        accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu", gpu_id=config["gpu_id"])
         config["device"] = accelerator.device
         self.prepared = prepare(config)
         mirm = build_mirm(config, read_content(config, self.prepared.dataset))

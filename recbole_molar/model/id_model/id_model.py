@@ -46,7 +46,12 @@ class IDModel(nn.Module):
             PropertyError: this model keeps its user embedding to itself.
         """
         with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
-            return self._user_embedding(self._readable(interaction))
+            return self._read(self._user_embedding, interaction)
+
+    def _read(self, function, interaction):
+        readable = self._readable(interaction)
+        with contextlib.nullcontext() if readable is interaction else last_layer_at(self.model, None):  # another place is the last one
+            return function(readable)
 
     def _readable(self, interaction):
         """The batch with the last items of histories that are too long for the model."""
@@ -93,16 +98,11 @@ class IDModel(nn.Module):
 
     def full_sort_predict(self, interaction):
         """The model's own scores of all items."""
-        return self._scores(self.model.full_sort_predict, interaction)
+        return self._read(self.model.full_sort_predict, interaction)
 
     def predict(self, interaction):
         """The model's own scores of the given items."""
-        return self._scores(self.model.predict, interaction)
-
-    def _scores(self, predict, interaction):
-        readable = self._readable(interaction)
-        with contextlib.nullcontext() if readable is interaction else last_layer_at(self.model, None):  # another place is the last one
-            return predict(readable)
+        return self._read(self.model.predict, interaction)
 
     def calculate_loss(self, interaction):
         """The model's own loss, for joint training: a scalar, the sum where it has parts."""

@@ -74,10 +74,11 @@ def test_a_model_with_a_table_of_positions_reads_the_last_items_of_longer_histor
         torch.testing.assert_close(id_model(rows), own(short_rows))
         torch.testing.assert_close(id_model.full_sort_predict(rows), own.model.full_sort_predict(short_rows))
         torch.testing.assert_close(id_model.predict(rows), own.model.predict(short_rows))
-        scores, fused = own.model.full_sort_predict(short_rows), fuse_layers(id_model)
+        scores, users, fused = own.model.full_sort_predict(short_rows), own(short_rows), fuse_layers(id_model)
         each, lengths = torch.arange(len(rows))[:, None], rows["item_length"][:, None]
         with last_layer_at(fused, (each, lengths - 1)):  # what Molar's evaluation asks of every encoder below it
             torch.testing.assert_close(fused.full_sort_predict(rows), scores)
+            torch.testing.assert_close(fused(rows), users)
             assert all(encoder.asking is not None for encoder in encoders(fused))
     assert id_model.calculate_loss(train_rows).isfinite() and id_model.n_targets(train_rows) > 0
 

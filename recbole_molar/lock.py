@@ -9,7 +9,7 @@ def take_lock(path, wait=True):
     """Take a lock; close what is returned, or leave `with`, to give it back.
 
     Args:
-        path (Path): a file made for this lock alone. It stays behind, empty.
+        path (Path): a file that nobody replaces. If it is not there, it is made, and stays behind, empty.
         wait (bool): wait while another holds it.
 
     Returns:

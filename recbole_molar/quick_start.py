@@ -23,7 +23,7 @@ from recbole_molar.model.id_model.id_model import check_teacher, check_user_embe
 from recbole_molar.processes import main_says, n_processes
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.property_values import as_list
-from recbole_molar.run_folder import CONFIG, LOCK, RANKS, RESULT, RunFolder, part_cache, runs_like
+from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache, runs_like
 from recbole_molar.trainer.sequential_trainer import BEST
 from recbole_molar.utils import create_dataset, data_preparation, get_model, get_trainer, make_model, needs_prefixes
 from recbole.utils import init_seed
@@ -115,10 +115,10 @@ def at_work(path, accelerator):
     """While inside, this run alone is at work in a run folder; another that would go on with it waits here until this one has ended."""
     lock = None
     if accelerator.is_main_process:
-        lock = take_lock(path / LOCK, wait=False)
+        lock = take_lock(path / CONFIG, wait=False)
         if lock is None:
             getLogger().warning("%s: another process is at work there; waiting until it ends.", path)
-            lock = take_lock(path / LOCK)
+            lock = take_lock(path / CONFIG)
     accelerator.wait_for_everyone()
     with lock or contextlib.nullcontext():
         yield

@@ -23,7 +23,7 @@ from recbole_molar.command_line import dump_yaml, read_yaml
 from recbole_molar.processes import n_processes
 from recbole_molar.property_error import bad_value
 
-CONFIG, RESULT, LOG, RANKS, LOCK = "config.yaml", "result.json", "train.log", "ranks.npz", "lock"
+CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
 CHANGES_NO_WEIGHT = ("data_path", "output_dir", "debug", "show_progress", "state", "eval_batch_size", "worker")
 NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}  # runs that differ in these are still the same run: where it computes, what it prints, where it writes
 

@@ -20,7 +20,7 @@ from recbole_molar import quick_start
 from recbole_molar.__main__ import main
 from recbole_molar.config import Config
 from recbole_molar.lock import take_lock
-from recbole_molar.run_folder import LOCK, RunFolder
+from recbole_molar.run_folder import CONFIG, RunFolder
 from recbole_molar.utils import recbole_sequential_models
 
 ROOT = Path(__file__).parent.parent
@@ -109,7 +109,7 @@ def test_a_run_under_way_is_waited_for(make_data, flags, run, command_line, tmp_
     folder = RunFolder.create(given["output_dir"], "tiny", "SASRec", Config(config_dict=given).as_yaml()).path
     finished = {"test_result": {"recall@10": 0.25}, "run_by": "the other one"}
     with futures.ThreadPoolExecutor(1) as pool:
-        with take_lock(folder / LOCK):
+        with take_lock(folder / CONFIG):
             second = pool.submit(quick_start.run, [f"--resume={folder}"])
             with pytest.raises(futures.TimeoutError):
                 second.result(timeout=5)

@@ -328,7 +328,7 @@ def test_an_evaluation_computes_the_item_embeddings_once(make_molar, tmp_path):
 def test_end_to_end_trains_mirm_and_cached_does_not(make_molar):
     model, loader, *_ = make_molar(align_weight=0, item_encoding="end_to_end")
     assert any(name.startswith("mirm.") for name in gradients(model, loader))
-    assert model.parameter_groups({"mirm_learning_rate": 1e-4, "learning_rate": 1e-3, "weight_decay": 0.0})[0]["lr"] in (1e-4, 1e-3)
+    assert model.parameter_groups({"mirm_learning_rate": 1e-4, "learning_rate": 1e-3, "dueg_learning_rate": None, "weight_decay": 0.0})[0]["lr"] in (1e-4, 1e-3)
     model, loader, *_ = make_molar(align_weight=0)
     assert model.mirm is None
 

@@ -130,8 +130,8 @@ class RankingTrainer(Trainer):
         And whether it reads the last state of its encoder alone, which leaves most of the last layer out: `last_only`. Tried on first halves, so that
         there is something to cut whatever the lengths.
         """
-        interaction = first_halves(interaction, self.model)
         try:
+            interaction = first_halves(interaction, self.model)
             whole = self.model.full_sort_predict(interaction).view(len(interaction), -1)
             for self.last_only in (True, False):
                 if torch.allclose(self._scores_in_parts(interaction), whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max())):

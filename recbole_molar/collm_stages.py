@@ -1,5 +1,6 @@
 """CoLLM's stages before its last step: item texts, the LLM, the ID model, and step 1, the LLM tuned on prompts of text alone."""
 
+import hashlib
 from pathlib import Path
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
@@ -69,5 +70,6 @@ def tuning_config(config):
 def tuning_cache(tuning, split_hash, mirm):
     """Folder of step 1; runs that differ in step 2 alone share it. mirm (MIRM): before it."""
     without = {*OF_STEP_2, *(key for key in tuning.as_yaml() if key.startswith("id_"))}
-    read = [mirm.fingerprint(), *([item.title, mark] for item, mark in zip(mirm.content.items, mirm.content.fingerprints(), strict=True))]
-    return part_cache(tuning["output_dir"], "collm", tuning, [split_hash, read], without)
+    read = hashlib.sha256(mirm.fingerprint().encode())
+    mirm.content.hash_into(read)
+    return part_cache(tuning["output_dir"], "collm", tuning, [split_hash, read.hexdigest()], without)

@@ -212,8 +212,7 @@ def content_hash(config, dataset, content):
     if content is None:
         return None
     digest = hashlib.sha256()
-    for mark, item in zip(content.fingerprints(), content.items, strict=True):
-        digest.update(f"{mark}{item.title}\t{item.description}\n".encode())
+    content.hash_into(digest)
     if config["history_time_gaps"]:
         digest.update(dataset.time_gaps().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -126,6 +126,11 @@ class ItemContent:
         """sha256 of each item's text fields and image bytes, as hex, by internal id."""
         return self._fingerprints
 
+    def hash_into(self, digest):
+        """Add to a hash all that a model may read of the items: text fields and pictures, titles and descriptions."""
+        for mark, item in zip(self.fingerprints(), self.items, strict=True):
+            digest.update(f"{mark}{item.title}\t{item.description}\n".encode())
+
     @cached_property
     def _fingerprints(self):
         return [_fingerprint(item) for item in self.items]

@@ -39,12 +39,11 @@ def run(arguments):
         ValueError: files missing or broken, an unknown layout, no interaction left.
     """
     reviews, metadata = _find(arguments.input_path, arguments.metadata)
-    dataset = arguments.dataset or "amazon-" + re.sub(r"[^a-z0-9]+", "-", _stem(reviews[0]).lower()).strip("-")
+    dataset = arguments.dataset or "amazon-" + re.sub(r"[^a-z0-9]+", "-", _stem(reviews).lower()).strip("-")
     with AtomicFolder(arguments.output_path, dataset, arguments.overwrite) as folder:
         reader = InteractionReader()
-        for file in reviews:
-            _read_reviews(file, reader)
-        interactions = reader.finish(reviews[0]).filter(arguments.min_rating, arguments.drop_duplicates, arguments.k_core)
+        _read_reviews(reviews, reader)
+        interactions = reader.finish(reviews).filter(arguments.min_rating, arguments.drop_duplicates, arguments.k_core)
         folder.write_interactions(interactions)
         if metadata:
             folder.write_items(COLUMNS, _items(metadata, interactions.item_set()))
@@ -52,21 +51,21 @@ def run(arguments):
 
 
 def _find(path, metadata):
-    """(files of reviews, files of metadata)."""
+    """(file of reviews, files of metadata)."""
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder.")
     if path.is_file():
-        return [Plain(path)], list(map(Plain, metadata or ()))
+        return Plain(path), list(map(Plain, metadata or ()))
     files = sorted(file for file in path.iterdir() if ending(file) in (".json", ".jsonl", ".csv"))
     reviews = [file for file in files if not file.name.lower().startswith("meta")]
     reviews = [file for file in reviews if ending(file) != ".csv"] or reviews  # the ratings in a CSV are those of the reviews beside it
     if not reviews:
         raise ValueError(f"{path}: no reviews there (.json, .jsonl or .csv, also .gz).")
-    if len({_stem(file) for file in reviews}) > 1:
+    if len(reviews) > 1:
         raise ValueError(f"{path}: several files of reviews ({', '.join(file.name for file in reviews[:6])}). Give one as --input-path, with --metadata.")
     found = metadata or [file for file in files if file.name.lower().startswith("meta")]
-    return list(map(Plain, reviews)), list(map(Plain, found))
+    return Plain(reviews[0]), list(map(Plain, found))
 
 
 def _stem(file):
@@ -118,13 +117,14 @@ def _add(reader, rows, layout, file, first):
 
 
 def _items(files, wanted):
-    """Yield (id, cells) of the metadata; a line that names no wanted item is not parsed."""
+    """Yield (id, cells) of the metadata; a line that names no wanted item is not parsed and has no cells."""
     for file in files:
         for number, line in lines(file):
             if not line.strip():
                 continue
             named = ID.findall(line)
             if named and line.rstrip().endswith("}") and not any(safe_id(id_text(name)) in wanted for name in named):
+                yield named[0], []
                 continue
             try:
                 row = loose_json.parse(line)

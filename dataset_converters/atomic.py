@@ -24,6 +24,7 @@ SPECIAL = re.compile("[\\\\\t\n\r]")
 ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as cut texts in JSON have; UTF-8 cannot hold it
 NO_TEXT = re.compile(r"(?:^|_)(?:url|urls|id|ids|link|image|images|img|poster|picture|cover|photo|thumbnail|file|path)(?:_|$)", re.I)
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")  # that a run reads
 DESCRIPTIONS = ("plot", "description", "overview", "summary", "abstract")
 
 
@@ -112,19 +113,20 @@ class AtomicFolder:
                 file.writelines(["\t".join(row) + "\n" for row in zip(*columns, strict=True)])
                 bar.update(len(columns[0]))
 
-    def write_items(self, columns, rows):
+    def write_items(self, columns, rows, text=is_text):
         """Write `.item` for the items of the interactions, the first of several rows for one item.
 
         Args:
-            columns (list of str): names, without `item_id`; those for which :func:`is_text` holds become `item_text_fields`.
+            columns (list of str): names, without `item_id`; those for which `text` holds become `item_text_fields`.
             rows (iterable): (raw item id, list of cells); None is an empty cell.
+            text (function): of a name; default :func:`is_text`.
         """
         names = _distinct([column_name(name) for name in columns])
-        self.text_fields, self.has_links = [name for name in names if is_text(name)], "image_url" in names
+        self.text_fields, self.has_links = [new for new, name in zip(names, columns, strict=True) if text(name)], "image_url" in names
         missing = self.interactions.item_set()
         known, total = set(missing), len(missing)
         with self._open(".item") as file, progress(total, "write items", "items") as bar:
-            file.write("\t".join(["item_id:token", *(f"{name}:{'token_seq' if is_text(name) else 'token'}" for name in names)]) + "\n")
+            file.write("\t".join(["item_id:token", *(f"{name}:{'token_seq' if name in self.text_fields else 'token'}" for name in names)]) + "\n")
             for raw, cells in rows:
                 key = safe_id(id_text(raw))
                 if key not in missing:
@@ -146,8 +148,7 @@ class AtomicFolder:
         return open(self.folder / f"{self.dataset}{ending}", "w", encoding="utf-8", newline="\n", buffering=1 << 20)
 
     def _write_properties(self):
-        pictures = (self.folder / "images").is_dir() or (self.target / "images").is_dir()
-        modalities = (["text"] if self.text_fields else []) + (["image"] if pictures else [])
+        modalities = (["text"] if self.text_fields else []) + (["image"] if self._has_pictures() or (self.item_counts and not self.text_fields) else [])
         lines = ["# Written by dataset_converters; read with --data_path=<the folder above> --dataset=<this folder>.",
                  "load_col: {inter: [user_id, item_id, timestamp]}   # (dict) Columns that RecBole loads."]  # fmt: skip
         if modalities:
@@ -178,11 +179,16 @@ class AtomicFolder:
             aside.rename(self.target)
             aside.parent.rmdir()
             raise
+        _merge(aside / "images", self.target / "images")
         ours = {f"{self.dataset}.inter", f"{self.dataset}.item", "dataset.yaml"}
         for entry in aside.iterdir():
             if entry.name not in ours and not (self.target / entry.name).exists():
                 entry.rename(self.target / entry.name)
         shutil.rmtree(aside.parent)
+
+    def _has_pictures(self):
+        folders = (self.folder / "images", self.target / "images")
+        return any(file.suffix.lower() in PICTURES for folder in folders if folder.is_dir() for file in folder.iterdir())
 
     def summary(self):
         """A paragraph (users, items, interactions, rows left out by cause, duplicates, item text) and the commands to run next."""
@@ -197,12 +203,21 @@ class AtomicFolder:
         if counts:
             text.append(f"{counts['with a row']:,} items have text, {counts['without a row']:,} have none.")
             text += [f"{counts[cause]:,} item rows {words}." for cause, words in ITEM_CAUSES.items() if counts[cause]]
-        model = "Molar" if self.text_fields or (self.target / "images").is_dir() else "SASRec"
+        model = "Molar" if self.text_fields or self._has_pictures() else "SASRec"
         where = shlex.join([f"--data_path={self.output_path}", f"--dataset={self.dataset}"])
         lines = [" ".join([*text, *filter(None, self.notes)])]
         if self.has_links:
             lines.append(f"Pictures: python -m dataset_converters images {where.replace('data_path', 'data-path', 1)}")
         return "\n".join([*lines, f"Next: python run_recbole_molar.py --model={model} {where}"])
+
+
+def _merge(old, new):
+    """Move what a folder of pictures has, and the new one does not (by name without the ending), to the new one."""
+    if old.is_dir() and new.is_dir():
+        there = {file.stem for file in new.iterdir()}
+        for file in old.iterdir():
+            if file.stem not in there:
+                file.rename(new / file.name)
 
 
 ITEM_CAUSES = {"repeated": "repeat an item and were left out", "without interactions": "have no interaction and were left out"}
@@ -213,7 +228,7 @@ def _numbers(values):
     values = np.asarray(values)
     if (values == np.floor(values)).all() and np.abs(values).max(initial=0) < 2**53:
         return map(str, values.astype(np.int64).tolist())
-    return map(str, values.tolist()) if values.dtype == np.float64 else (f"{value:g}" for value in values.tolist())
+    return ("" if text == "nan" else text for text in values.astype(str).tolist())
 
 
 def _distinct(names):

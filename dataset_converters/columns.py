@@ -134,12 +134,20 @@ class Times:
             return "Times were read as dates."
         unit, largest = self.unit, float(np.abs(times).max(initial=0))
         if unit == "auto":
-            unit = next((name for name, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")
+            unit = _unit(largest)
             if _like_dates(times):
                 raise ValueError(f"{column}: the numbers look like dates, e.g. {int(times[0])}. Give --timestamp-format %Y%m%d, or --timestamp-unit s.")
+            smallest = float(np.abs(times)[np.abs(times) >= 3e8].min(initial=largest))  # 1979, in seconds; less is no time of our days in any unit
+            if (first := _unit(smallest)) != unit:
+                raise ValueError(f"{column}: {smallest:.0f} looks like {first}, {largest:.0f} like {unit}. Bring them to one unit, or give --timestamp-unit.")
         if unit != "s":
             times /= UNITS[unit]
         return f"Times were read as {unit} ({'given' if self.unit != 'auto' else 'by their size'})."
+
+
+def _unit(time):
+    """The unit in which a number is a time of our days."""
+    return next((name for name, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if time < limit), "ns")
 
 
 def _like_dates(times):

@@ -131,7 +131,7 @@ class Fetcher:
         url = httpcore2.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
         try:
             async with self._pool.stream("GET", url, headers=self._headers) as response:
-                headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+                headers = {name.lower(): _header(value) for name, value in response.headers}
                 if response.status in REDIRECTS and headers.get(b"location"):
                     return None, headers[b"location"]
                 if response.status in TRY_AGAIN or response.status >= 500:
@@ -160,6 +160,14 @@ class Fetcher:
             if max(received, len(body)) > most:
                 raise Refused("too many bytes")
         return bytes(body)
+
+
+def _header(value):
+    """A header as text; addresses in UTF-8 are common, though not allowed."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def parse(url):

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import struct
 import warnings
 import zipfile
@@ -20,6 +21,7 @@ from tqdm import tqdm
 ROWS = 500_000  # of a chunk of a table
 LINES = 16 << 20  # characters of lines read at once
 MAX_LINE = 64  # MiB; more is no line of a table but a bomb, which would fill the memory
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
 BROKEN = (csv.Error, EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
@@ -122,33 +124,53 @@ def broken_file(file):
         raise ValueError(f"{file}: damaged or cut off ({error}). Fetch it again.") from error
 
 
-def find_files(path):
-    """Files of a folder (and of its only subfolder) or of a zip, by base name.
+def find_files(path, marks=()):
+    """Files of a folder (and of those in it) or of a zip, by base name.
 
     Args:
         path (str): a folder or a zip as published.
+        marks (tuple of str, optional): names that tell a release: where a folder holds one, the files of that folder alone are its files.
 
     Returns:
         dict: base name -> :class:`Plain` or :class:`Member`; the one nearest to the top wins.
 
     Raises:
-        ValueError: there is none, or it is no zip.
+        ValueError: there is none, it is no zip, or several folders hold a mark.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder.")
-    if path.is_file():
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"{path}: neither a folder nor a zip.")
-        with broken_file(path):
-            try:
-                archive = zipfile.ZipFile(path)
-            except (OSError, ValueError, OverflowError, struct.error) as error:
-                raise zipfile.BadZipFile(str(error)) from error
-            members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
-        return {info.filename.rpartition("/")[2]: Member(archive, info) for info in sorted(members, key=lambda info: -info.filename.count("/"))}
-    inside = [path, *sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))]
-    return {entry.name: _Lazy(entry) for folder in reversed(inside) for entry in sorted(folder.iterdir()) if entry.is_file()}
+    folders = _of_zip(path) if path.is_file() else _of_folder(path)
+    marked = [folder for folder in folders if set(marks) & set(folders[folder])]
+    nearest = [folder for folder in marked if folder.count("/") == min(other.count("/") for other in marked)]
+    if len(nearest) > 1:
+        raise ValueError(f"{path}: holds several releases, in {', '.join(folder or '.' for folder in nearest)}. Give one of them as --input-path.")
+    if nearest:
+        return folders[nearest[0]]
+    return {name: file for folder in sorted(folders, key=lambda folder: -folder.count("/")) for name, file in folders[folder].items()}
+
+
+def _of_zip(path):
+    """Folder inside a zip, ending in "/" -> base name -> :class:`Member`."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: neither a folder nor a zip.")
+    with broken_file(path):
+        try:
+            archive = zipfile.ZipFile(path)
+        except (OSError, ValueError, OverflowError, struct.error) as error:
+            raise zipfile.BadZipFile(str(error)) from error
+        members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
+    folders = {}
+    for info in members:
+        folder, slash, name = info.filename.rpartition("/")
+        folders.setdefault(folder + slash, {})[name] = Member(archive, info)
+    return folders
+
+
+def _of_folder(path):
+    """The same for a folder, "" being itself."""
+    inside = {"": path} | {f"{entry.name}/": entry for entry in sorted(path.iterdir(), reverse=True) if entry.is_dir() and not entry.name.startswith(".")}
+    return {name: {entry.name: _Lazy(entry) for entry in sorted(folder.iterdir()) if entry.is_file()} for name, folder in inside.items()}
 
 
 class _Lazy(Plain):
@@ -197,6 +219,18 @@ def read_header(file, separator):
     if not header:
         raise ValueError(f"{file}: empty, or its first line is.")
     return header
+
+
+def quotes_are_text(file, separator):
+    """Whether a table's quotation marks cannot be CSV's: all its lines are whole rows, and a cell begins with one that does not end it."""
+    width, found = None, False
+    for _, line in lines(file):
+        cells = line.split(separator)
+        width = width or len(cells)
+        if line and len(cells) != width:
+            return False
+        found = found or '"' in line and any(cell.startswith('"') and not QUOTED.fullmatch(cell) for cell in cells)
+    return found
 
 
 def table_chunks(file, separator, columns=None, names=None, encoding="utf-8-sig", quoted=True):

@@ -6,6 +6,7 @@ import difflib
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 import yaml
 
@@ -79,12 +80,12 @@ def read_table(path, column):
 
 
 def wanted_urls(cells, known):
-    """One :class:`Wanted` for each known item; `cells` maps ids to URLs."""
-    return [_wanted(item_id, cells.get(item_id, ""), "no url") for item_id in known]
+    """One :class:`Wanted` for each known item; `cells` maps ids, as the converters write them or raw, to URLs."""
+    return [_wanted(item_id, cells, "no url") for item_id in known]
 
 
 def wanted_files(files, known, mapping=None):
-    """One :class:`Wanted` for each known item; files are found by the mapping (id -> name) or by names equal to ids.
+    """One :class:`Wanted` for each known item; files are found by the mapping (id -> name) or by names equal to ids, as written or raw.
 
     A name in the mapping is a path relative to the source; one without a folder is looked for in all folders too.
     """
@@ -96,7 +97,7 @@ def wanted_files(files, known, mapping=None):
             bare[PurePosixPath(name).name] = name
         names = set(files.names)
         found = {item_id: name if name in names else bare.get(name, name) for item_id, name in mapping.items()}
-    return [_wanted(item_id, found.get(item_id, ""), "no file") for item_id in known]
+    return [_wanted(item_id, found, "no file") for item_id in known]
 
 
 def apart(wanted):
@@ -109,7 +110,8 @@ def apart(wanted):
     ]  # fmt: skip
 
 
-def _wanted(item_id, source, nowhere):
+def _wanted(item_id, sources, nowhere):
+    source = sources.get(item_id) or sources.get(unquote(item_id), "")
     if not usable_id(item_id):
         return Wanted(item_id, source, "unusable id")
     return Wanted(item_id, source, "" if source else nowhere)

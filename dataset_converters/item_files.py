@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataset_converters.columns import find_column
-from dataset_converters.files import Plain, json_rows, read_header, table_chunks
+from dataset_converters.files import Plain, json_rows, quotes_are_text, read_header, table_chunks
 from dataset_converters.interactions import id_text, safe_id
 
 SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
@@ -30,8 +30,11 @@ def separator_of(file, given=None):
     return max(SEPARATORS, key=header.count)
 
 
-def record_chunks(path, separator=None, size=100_000):
+def record_chunks(path, separator=None, size=100_000, all_fields=False):
     """Yield (number of the first row, DataFrame) of a table: CSV, TSV, JSONL (each also as .gz) or Parquet.
+
+    A tab-separated file whose quotation marks cannot be CSV's has them as text. With `all_fields`, each part of JSONL has the fields of all, for which
+    the file is read twice.
 
     Raises:
         ValueError: the file cannot be read; names it, and the line.
@@ -40,19 +43,20 @@ def record_chunks(path, separator=None, size=100_000):
         yield from _parquet_chunks(path, size)
     elif ending(path) in JSON_ENDINGS:
         rows, first = [], 1
+        names = list(dict.fromkeys(name for _, row in json_rows(Plain(path)) for name in row)) if all_fields else None
         for number, row in json_rows(Plain(path)):
             rows.append(row)
             if len(rows) == size:
-                yield first, pd.DataFrame(rows, dtype=object)
+                yield first, pd.DataFrame(rows, columns=names, dtype=object)
                 rows, first = [], number + 1
         if rows:
-            yield first, pd.DataFrame(rows, dtype=object)
+            yield first, pd.DataFrame(rows, columns=names, dtype=object)
     else:
         file = Plain(path)
         separator = separator_of(file, separator)
         if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
             raise ValueError(f"--separator={separator}: give one character.")
-        quoted = ending(path) not in (".inter", ".item")
+        quoted = ending(path) not in (".inter", ".item") and not (separator == "\t" and quotes_are_text(file, separator))
         yield from table_chunks(file, separator, quoted=quoted)
 
 
@@ -110,8 +114,9 @@ class ItemJoin:
     """
 
     def __init__(self, paths, id_column=None):
-        self.columns, self.cells = [], {}
+        self.columns, self.cells, self.keys = [], {}, {}
         for path in paths or ():
+            keys = self.keys[path] = set()
             for _, frame in record_chunks(path):
                 names = [str(name).split(":")[0] for name in frame.columns]
                 frame.columns = names
@@ -119,18 +124,29 @@ class ItemJoin:
                 key = find_column(names, "item", id_column or usual, path)
                 self.columns += [name for name in names if name != key and name not in self.columns]
                 for row in frame.to_dict("records"):
-                    known = self.cells.setdefault(safe_id(id_text(row.pop(key))), {})
+                    item = safe_id(id_text(row.pop(key)))
+                    keys.add(item)
+                    known = self.cells.setdefault(item, {})
                     for name, value in row.items():
                         if text := cell_text(value):
                             known.setdefault(name, text)
 
     def join(self, columns, rows):
-        """(columns, rows) with the extra columns; where both have a column, the extra file fills its empty cells."""
+        """(columns, rows) with the extra columns; where both have a column, the extra file fills its empty cells.
+
+        Raises:
+            ValueError: once all rows are through: a file has none of the items.
+        """
         new = [name for name in self.columns if name not in columns]
 
         def joined():
+            left, item = self.keys, "nothing"
             for key, cells in rows:
-                extra = self.cells.get(safe_id(id_text(key)), {})
+                item = safe_id(id_text(key))
+                left = {path: keys for path, keys in left.items() if item not in keys}
+                extra = self.cells.get(item, {})
                 yield key, [cell or extra.get(name, "") for name, cell in zip(columns, cells)] + [extra.get(name, "") for name in new]
+            for path, keys in left.items():  # the first
+                raise ValueError(f"{path}: shares no id with the items; its ids look like {', '.join(sorted(keys)[:3])}, theirs like {item}.")
 
         return [*columns, *new], joined()

@@ -39,7 +39,7 @@ def run(arguments):
     Raises:
         ValueError: unknown layout, a missing or broken file, a target that exists.
     """
-    files = find_files(arguments.input_path)
+    files = find_files(arguments.input_path, ("u.data", "ratings.dat", "ratings.csv"))
     release, ratings, movies = _layout(files, arguments.input_path)
     dataset = arguments.dataset or _name(arguments.input_path, release)
     with AtomicFolder(arguments.output_path, dataset, arguments.overwrite) as folder:

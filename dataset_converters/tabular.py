@@ -8,7 +8,7 @@ import re
 from itertools import chain
 from pathlib import Path
 
-from dataset_converters.atomic import AtomicFolder, add_output_arguments
+from dataset_converters.atomic import AtomicFolder, add_output_arguments, is_text
 from dataset_converters.columns import UNITS, Times, check_ids, find_column, to_numbers
 from dataset_converters.interactions import InteractionReader, add_filter_arguments
 from dataset_converters.item_files import cell_text, image_text, plain, record_chunks
@@ -36,7 +36,7 @@ def run(arguments):
         ValueError: a file, column or value is missing or wrong; names it.
     """
     dataset = arguments.dataset or re.sub(r"[^A-Za-z0-9_-]+", "-", Path(arguments.input_path).name.split(".")[0]).strip("-") or "data"
-    items = record_chunks(arguments.items, arguments.separator) if arguments.items else None
+    items = record_chunks(arguments.items, arguments.separator, all_fields=True) if arguments.items else None
     return _convert(arguments, dataset, record_chunks(arguments.input_path, arguments.separator), items, arguments.input_path, arguments.items)
 
 
@@ -105,7 +105,7 @@ def _check_distinct(columns):
 
 
 def _items(arguments, chunks, file):
-    """(column names, rows) of the items; the image column is called image_url or image_file."""
+    """(column names, rows, which names are text) of the items; the image column is called image_url or image_file."""
     first, frame = next(chunks, (1, None))
     if frame is None:
         raise ValueError(f"{file}: no item there.")
@@ -113,14 +113,18 @@ def _items(arguments, chunks, file):
     usual = "id" if given is None and "id" in frame else None
     key = given or find_column(frame.columns, "item", None, file, required=usual is None) or usual
     find_column(frame.columns, "item", key, file)
-    image = find_column(frame.columns, "image", arguments.image_column, file, required=False)
-    for name in arguments.text_columns or ():
+    texts = arguments.text_columns or []
+    for name in texts:
         find_column(frame.columns, "item", name, file)
-    columns = list(arguments.text_columns or [name for name in frame.columns if name not in (key, image)])
+        if name in (key, arguments.image_column) or texts.count(name) > 1:
+            raise ValueError(f"--text-columns: {name} {'stands there twice' if texts.count(name) > 1 else 'is the column of ids or pictures'}. Leave it out.")
+    image = find_column([name for name in frame.columns if name not in texts], "image", arguments.image_column, file, required=False)
+    columns = list(texts or [name for name in frame.columns if name not in (key, image)])
     names = [str(name).split(":")[0] for name in columns]
     if image is not None:
         links = frame[image].map(image_text)
-        names.append("image_url" if links[links != ""].head(1).str.match("https?://", case=False).any() else "image_file")
+        kind = "image_url" if links[links != ""].head(1).str.match("https?://", case=False).any() else "image_file"
+        names = [f"{name}_2" if name == kind else name for name in names] + [kind]  # the column that was chosen has the name
         columns.append(image)
 
     def rows():
@@ -129,4 +133,5 @@ def _items(arguments, chunks, file):
             for row in zip(*(part[name] for name in part.columns)):
                 yield row[0], [(image_text if name == image else cell_text)(cell) for name, cell in zip(columns, row[1:])]
 
-    return names, rows()
+    given = set(names[: len(texts)])
+    return names, rows(), given.__contains__ if texts else is_text

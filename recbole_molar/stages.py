@@ -1,5 +1,6 @@
 """Molar's stages before the recommender: item content, MIRM and its fine-tuning (stage 1), the table, the ID model."""
 
+import re
 from logging import getLogger
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, mak
 from recbole_molar.utils import get_model
 from recbole.utils import init_seed
 
+LINK = re.compile(r"(?:^|_)(?:urls?|links?)(?:_\d+)?$|^image_(?:file|path)$", re.I)
 DESCRIPTION_COLUMNS = ("plot", "description", "overview", "summary", "abstract")
 # Properties without `mirm_`; a model that reads no pictures leaves some out
 MIRM_OPTIONS = ("backbone", "tuning", "readout", "max_tokens", "image_size", "encode_batch_size", "lora_rank", "lora_alpha", "quantization")
@@ -58,12 +60,12 @@ def read_item_content(config, dataset, modalities=None):
 
 
 def text_columns(item_file, config):
-    """Names of the text columns of an `.item` file."""
+    """Names of the text columns of an `.item` file: neither numbers nor, by their names, links and files."""
     if not item_file.is_file():
         raise ValueError(f"{item_file}: missing. The items' text is read there; put it there, or set item_modalities=[image].")
     header = read_header(item_file, config["field_separator"])
     columns = [name.split(":")[0] for name in header if not name.endswith((":float", ":float_seq"))]
-    return [name for name in columns if name != config["ITEM_ID_FIELD"]]
+    return [name for name in columns if name != config["ITEM_ID_FIELD"] and not LINK.search(name)]
 
 
 def build(config, prepared, content, accelerator, folder, train_id_model, train_once=None):

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from test_main import result_of, start
 
 from recbole_molar.__main__ import main
+from recbole_molar.stages import text_columns
 
 SMALL = {
     "model": "Molar", "mirm_finetune_samples": 30, "mirm_image_size": "[28, 28]", "compact_hidden_size": 32, "compact_num_layers": 2,
@@ -256,3 +257,8 @@ def test_a_run_on_other_texts_is_neither_resumed_nor_taken_for_done(make_data, r
     assert main(["run", f"--resume={cut}"]) == 2 and "content_hash differs" in capsys.readouterr().err
     file.write_text(kept)
     assert main(["run", f"--resume={cut}"]) == 0
+
+
+def test_links_are_no_text(tmp_path):
+    (tmp_path / "x.item").write_text("item_id:token\ttitle:token_seq\timage_url:token\tpurl\tprice:float\tblurb:token_seq\tImage_File:token\n")
+    assert text_columns(tmp_path / "x.item", {"field_separator": "\t", "ITEM_ID_FIELD": "item_id"}) == ["title", "purl", "blurb"]

@@ -40,18 +40,29 @@ class AtomicFile:
         """(number, cells) of each line that is not empty; the first is the header."""
         with open(self.path, encoding=self.encoding) as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
+                if line.strip(" \r\n"):  # as RecBole's reader does: a line of separators alone is a row
                     yield number, line.rstrip("\n").split(self.separator)
 
-    def check_widths(self):
-        """Raise ValueError for a row longer than the header: RecBole's reader drops what stands beyond, but such a row has slipped."""
+    def check_rows(self, n_read):
+        """Raise ValueError for what RecBole's reader passes over: a row longer than the header (it drops what stands beyond, but the row has slipped),
+        and lines that a quotation mark has joined.
+
+        Args:
+            n_read (int): rows that RecBole has read.
+        """
         if len(self.separator) > 1:  # a regular expression, to RecBole
             return
         lines = self._lines()
-        width = len(next(lines)[1])
+        width, n_lines = len(next(lines)[1]), 0
         for number, cells in lines:
             if len(cells) > width:
                 raise ValueError(f"{self.path}, line {number}: {len(cells)} columns, but the header has {width}.")
+            n_lines += 1
+        if n_lines != n_read:
+            opened = (number for number, cells in self._lines() if any(cell.startswith('"') and cell.count('"') % 2 for cell in cells))
+            line = next(opened, 0)
+            cause = f", line {line}: a cell begins with a quotation mark, and RecBole reads all up to the next one as its text" if line else ""
+            raise ValueError(f"{self.path}{cause}. It has {n_lines:,} rows, of which RecBole reads {n_read:,}. Remove quotation marks from ids.")
 
     def bad_number(self):
         """`, line 7: 'soon' is no number` for the first such cell of a column of numbers; "" where there is none."""

@@ -96,23 +96,36 @@ class HistoryDataset(SequentialDataset):
     def _check_header(self, inter):
         types = AtomicFile(inter, self.config["field_separator"], self.config["encoding"]).types()
         loaded = (self.config["load_col"] or {}).get("inter", list(types))
+        unloaded = (self.config["unload_col"] or {}).get("inter") or []
         for key, field in (("USER_ID_FIELD", self.uid_field), ("ITEM_ID_FIELD", self.iid_field), ("TIME_FIELD", self.time_field)):
             if field not in types:
                 raise ValueError(f"{inter}: has no column {field} ({key}). Columns: {', '.join(types)}. Rename it, or set --{key}.")
             if field not in (loaded if isinstance(loaded, list) else types):
                 raise ValueError(f"load_col: the columns {loaded} of {inter.name} lack {field} ({key}). Add it: --load_col={{inter: [{', '.join(types)}]}}.")
+            if field in unloaded:
+                raise ValueError(f"unload_col: names {field} ({key}) of {inter.name}, which every run needs. Leave it out.")
         if types[self.time_field] != "float":
             raise ValueError(f"{inter}: column {self.time_field} is of type {types[self.time_field]}; a time must be a number, {self.time_field}:float.")
 
     def _load_feat(self, filepath, source):
-        """RecBole's reader, with errors that name the file and the row; a time that is missing is one (RecBole would put the mean there)."""
+        """RecBole's reader, with errors that name the file and the row.
+
+        A time that is missing is one (RecBole would put the mean there), and so is an id (RecBole drops rows by their number after it has dropped
+        others, and then takes wrong ones).
+        """
         file = AtomicFile(filepath, self.config["field_separator"], self.config["encoding"])
         try:
             feat = super()._load_feat(filepath, source)
         except (ValueError, pd.errors.ParserError, csv.Error, LookupError) as error:
             raise ValueError(f"{filepath}{file.bad_number()}: cannot be read as an atomic file ({str(error).strip()[:300]}).") from error
         if feat is not None and source == FeatureSource.INTERACTION:
-            file.check_widths()
+            file.check_rows(len(feat))
+            for field in (self.uid_field, self.iid_field):
+                if len(bad := np.flatnonzero(feat[field].isna())):
+                    raise ValueError(
+                        f"{filepath}, row {bad[0] + 1}: no {field}. {len(bad):,} such rows: the cell is empty, or holds a word that RecBole reads as missing "
+                        f"(NA, null, None, nan and the like). Remove the row, or give the id another name."
+                    )
             bad = np.flatnonzero(~np.isfinite(feat[self.time_field].to_numpy()))
             if len(bad):
                 value = feat[self.time_field].iloc[bad[0]]

@@ -300,6 +300,12 @@ def test_time_left_out_of_load_col(make_data, load):
         load(load_col={"inter": ["user_id", "item_id"]})
 
 
+def test_time_among_unload_col(make_data, load):
+    make_data()
+    with pytest.raises(ValueError, match="unload_col: names timestamp"):
+        load(load_col=None, unload_col={"inter": ["timestamp"]})
+
+
 def test_empty_file(make_data, load):
     make_data([])
     with pytest.raises(ValueError, match="no interaction"):

@@ -111,5 +111,8 @@ def test_damaged(tmp_path, refused):
     assert "the items share no id with the interactions" in refused("amazon", raw)
     (raw / "Other.json").write_text("{}\n")
     assert "several files of reviews" in refused("amazon", raw)
+    (raw / "Other.json").unlink()
+    (raw / "Toys_5.json").write_bytes(text)
+    assert "several files of reviews (Toys_5.json, Toys_5.json.gz)" in refused("amazon", raw)
     (tmp_path / "none").mkdir()
     assert "no reviews there (.json, .jsonl or .csv" in refused("amazon", tmp_path / "none")

@@ -77,6 +77,20 @@ def test_overwrite_keeps_pictures_and_nothing_else_of_ours(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["dataset.yaml", "images", "made.inter"]
     assert (folder / "images" / "i.jpg").read_text() == "picture" and "item_modalities: [image]" in (folder / "dataset.yaml").read_text()
     assert list(tmp_path.iterdir()) == [folder]
+    (folder / "images" / "j.jpg").write_text("picture")
+    with AtomicFolder(tmp_path, "made", True) as new:
+        new.write_interactions(some())
+        (new.images / "i.png").write_text("new")
+    assert {path.name: path.read_text() for path in (folder / "images").iterdir()} == {"i.png": "new", "j.jpg": "picture"}
+
+
+def test_a_folder_without_a_picture_holds_none(tmp_path):
+    folder = write(tmp_path)
+    (folder / "images").mkdir()
+    (folder / "images" / "manifest.jsonl").write_text("{}")
+    with AtomicFolder(tmp_path, "made", True) as new:
+        new.write_interactions(some())
+    assert "item_modalities" not in (folder / "dataset.yaml").read_text() and (folder / "images" / "manifest.jsonl").is_file()
 
 
 def test_what_is_no_data_set_is_never_overwritten(tmp_path):

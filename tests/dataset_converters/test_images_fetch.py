@@ -7,7 +7,7 @@ import pytest
 
 from dataset_converters import address, pace
 from dataset_converters.causes import NotTried, Refused, Transient
-from dataset_converters.fetch import Fetcher, Limits, parse, retry_after, unpacker
+from dataset_converters.fetch import Fetcher, Limits, _header, parse, retry_after, unpacker
 from hostile_server import GOOD, HostileServer
 
 FAST = {"max_bytes": 100_000, "timeout": 20.0, "retries": 0, "backoff": 0.02, "rate": 1000.0}
@@ -175,3 +175,7 @@ def test_a_bomb_is_unpacked_no_further_than_asked():
 
     packed = zlib.compress(b"\0" * 10_000_000)
     assert len(unpacker("deflate")(packed, 1000)) == 1000
+
+
+def test_addresses_in_headers():
+    assert _header("/bücher.jpg".encode()) == "/bücher.jpg" and _header(b"caf\xe9") == "café"

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -146,3 +147,11 @@ def test_broken_zips(files, tmp_path):
 
 def test_of_several_files_for_one_id():
     assert by_stem(["x/1.jpg", "1.webp", "1.jpg", "a/1.jpg"]) == {"1": "1.jpg"}
+
+
+def test_raw_ids_in_links_and_file_names():
+    """Ids that a converter has encoded are found as they were, too."""
+    known = ["a%2Fb", "%4EA", "7"]
+    links = {"a/b": "http://x/1", "%4EA": "http://x/2", "NA": "http://x/3"}
+    assert [item.source for item in wanted_urls(links, known)] == ["http://x/1", "http://x/2", ""]
+    assert [item.source for item in wanted_files(SimpleNamespace(names=["NA.jpg", "7.png"]), known)] == ["", "NA.jpg", "7.png"]

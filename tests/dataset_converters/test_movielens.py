@@ -96,3 +96,17 @@ def test_names_in_a_zip_never_leave_it(tmp_path, convert, out):
     before = sorted(path for path in tmp_path.iterdir())
     convert("movielens", tmp_path / "evil.zip")
     assert sorted(path for path in tmp_path.iterdir()) == sorted([*before, out])
+
+
+def test_two_releases(tmp_path, refused):
+    """Not the ratings of one with the movies, or the name, of another."""
+    for name in ("ml-1m", "ml-10m"):
+        movielens(tmp_path / "raw", name)
+    assert "raw: holds several releases, in ml-1m/, ml-10M100K/" in refused("movielens", tmp_path / "raw")
+
+
+def test_an_extra_file_of_other_ids(tmp_path, refused):
+    root = movielens(tmp_path, "ml-1m")
+    write_csv(tmp_path / "plots.csv", ["movieId", "plot"], [("1.0", "A boy"), ("6.0", "Paris")])
+    error = refused("movielens", root, "--item-files", tmp_path / "plots.csv")
+    assert "plots.csv: shares no id with the items; its ids look like 1.0, 6.0, theirs like" in error

@@ -201,3 +201,72 @@ def test_damaged_parquet(tmp_path, refused):
         (tmp_path / "x.parquet").write_bytes(data)
         assert "x.parquet: not a Parquet file that can be read" in refused("tabular", tmp_path / "x.parquet")
     assert "no interaction was read" in refused("tabular", parquet(tmp_path / "none.parquet", user_id=[], item_id=[], time=[]))
+
+
+def clicks(tmp_path):
+    return write(tmp_path / "x.csv", "".join(",".join(map(str, row)) + "\n" for row in [HEADER, *((f"u{u}", f"i{i}", t) for u, i, _, t in interactions())]))
+
+
+def item_table(tmp_path, columns, cells, name="items.csv", separator=","):
+    ids = sorted({i for _, i, _, _ in interactions()})
+    rows = [["item_id", *columns], *([f"i{i}", *(cell.format(i) for cell in cells)] for i in ids)]
+    return write(tmp_path / name, "".join(separator.join(row) + "\n" for row in rows))
+
+
+def test_quotation_marks_that_are_text(tmp_path, convert, out):
+    """A tab-separated file of whole lines with a cell that opens a quotation and does not end in it has no quoting; one that has keeps it."""
+    ids = sorted({i for _, i, _, _ in interactions()})
+    titles = ['"Hello" she said', '"Open', "plain", 'Close"', '"Weird Al" live', "x"]
+    for name, cells, expected in (("a.tsv", titles, titles), ("b.tsv", ['"a ""b"" c"', "d"] * 3, ['a "b" c', "d"] * 3)):
+        table = "item_id\ttitle\tyear\n" + "".join(f"i{i}\t{cell}\t2001\n" for i, cell in zip(ids, cells, strict=True))
+        convert("tabular", clicks(tmp_path), "--items", write(tmp_path / name, table), dataset=name[0])
+        items = read_back(out / name[0])[1]
+        assert [items[f"i{i}"]["title"] for i in ids] == expected
+
+
+def test_text_columns_are_text_whatever_their_names(tmp_path, convert, out):
+    items = item_table(tmp_path, ["title", "poster", "photo_caption"], ["T{}", "http://x/{}.jpg", "says {}"])
+    convert("tabular", clicks(tmp_path), "--items", items, "--text-columns", "title", "poster", "photo_caption")
+    _, found, properties = read_back(out / "made")
+    assert found["i1"] == {"title": "T1", "poster": "http://x/1.jpg", "photo_caption": "says 1"} and '["title", "poster", "photo_caption"]' in properties
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--text-columns", "item_id", "title"], "item_id is the column of ids or pictures"), (["--text-columns", "title", "title"], "title stands there twice"),
+    (["--text-columns", "big", "--image-column", "big"], "big is the column of ids or pictures"),
+])  # fmt: skip
+def test_text_columns_that_cannot_be(tmp_path, refused, words, message):
+    items = item_table(tmp_path, ["title", "big"], ["T{}", "http://x/{}.jpg"])
+    assert message in refused("tabular", clicks(tmp_path), "--items", items, *words)
+
+
+def test_the_chosen_pictures_have_the_name(tmp_path, convert, out):
+    items = item_table(tmp_path, ["title", "image_url", "big"], ["T{}", "http://small/{}.jpg", "http://big/{}.jpg"])
+    convert("tabular", clicks(tmp_path), "--items", items, "--image-column", "big")
+    assert read_back(out / "made")[1]["i1"] == {"title": "T1", "image_url_2": "http://small/1.jpg", "image_url": "http://big/1.jpg"}
+
+
+def test_pictures_alone(tmp_path, convert, out):
+    """Without a column of text the links are none."""
+    text = convert("tabular", clicks(tmp_path), "--items", item_table(tmp_path, ["image"], ["http://x/{}.jpg"]))
+    properties = read_back(out / "made")[2]
+    assert "item_modalities: [image]" in properties and "item_text_fields" not in properties and "Pictures: python" in text
+
+
+def test_a_field_that_comes_late(tmp_path, convert, out, monkeypatch):
+    monkeypatch.setattr("dataset_converters.item_files.record_chunks.__defaults__", (None, 2, False))
+    rows = [{"item_id": f"i{i}", "title": f"T{i}", **({"plot": "late"} if i == 4 else {})} for i in sorted({i for _, i, _, _ in interactions()})]
+    convert("tabular", clicks(tmp_path), "--items", write(tmp_path / "items.jsonl", "".join(map(lambda row: json.dumps(row) + "\n", rows))))
+    items = read_back(out / "made")[1]
+    assert items["i4"]["plot"] == "late" and items["i1"]["plot"] == ""
+
+
+def test_ratings_as_they_were(tmp_path, convert, out):
+    rows = "user_id,item_id,timestamp,rating\nu,a,1,12345.678\nu,b,2,1234567.5\nu,c,3,\n"
+    convert("tabular", write(tmp_path / "x.csv", rows))
+    assert [row["rating"] for row in read_back(out / "made")[0]] == ["12345.678", "1.2345675e+06", ""]
+
+
+def test_times_of_two_units(tmp_path, refused):
+    rows = "user_id,item_id,timestamp\nu,a,1600000000\nu,b,1600000001000\n"
+    assert "1600000000 looks like s, 1600000001000 like ms" in refused("tabular", write(tmp_path / "x.csv", rows))

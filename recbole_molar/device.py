@@ -8,7 +8,7 @@ from logging import getLogger
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from recbole_molar.sharding import shards_wanted, without_accelerates_plugin
 
@@ -101,10 +101,9 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
         DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=WAIT_AT_MOST),
     ]
+    accumulation = GradientAccumulationPlugin(num_steps=gradient_accumulation_steps)  # as a plain number, a launch configuration's would win over it
     with without_accelerates_plugin():
-        accelerator = Accelerator(
-            mixed_precision=mixed, cpu=cpu, gradient_accumulation_steps=gradient_accumulation_steps, kwargs_handlers=between_processes
-        )
+        accelerator = Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_plugin=accumulation, kwargs_handlers=between_processes)
     shards_wanted()  # for its errors
     kind = accelerator.distributed_type.value
     if kind != "NO" and not kind.startswith("MULTI_"):

@@ -208,13 +208,24 @@ def read_content(config, dataset):
 
 
 def content_hash(config, dataset, content):
-    """Hex digest of the items' texts and pictures, and of times between interactions where the model reads them; None for one of interactions' order alone."""
+    """Hex digest of all that the model reads beside the interactions' order: texts and pictures, features, times; None where it reads nothing of them."""
     if content is None:
-        return None
+        return feature_hash(config)
     digest = hashlib.sha256()
     content.hash_into(digest)
     if config["history_time_gaps"]:
         digest.update(dataset.time_gaps().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def feature_hash(config):
+    """Hex digest of the files that a model of RecBole takes features of items and users from (SASRecF, FDSA); None for a model without."""
+    if not (config["selected_features"] or config["item_attribute"]):
+        return None
+    digest = hashlib.sha256()
+    for ending in ("item", "user"):
+        file = Path(config["data_path"]) / f"{config['dataset']}.{ending}"
+        digest.update(file.read_bytes() if file.is_file() else b"none")
     return digest.hexdigest()[:16]
 
 
@@ -299,7 +310,8 @@ def _load_trained(config, model, accelerator, folder, told):
 
 def id_model_cache(config, id_config, split_hash):
     """Folder in the cache for an ID model of these properties on this split; it is finished where it holds `done.json`."""
-    return part_cache(config["output_dir"], "id_model", id_config, split_hash)
+    features = feature_hash(id_config)
+    return part_cache(config["output_dir"], "id_model", id_config, [split_hash, features] if features else split_hash)
 
 
 def trained_id_model(config, id_config, split_hash):
@@ -309,7 +321,8 @@ def trained_id_model(config, id_config, split_hash):
         return cache
     for folder in runs_like(config["output_dir"], id_config.as_yaml()):
         with contextlib.suppress(ValueError):  # cut, or not what a run writes
-            if (folder / BEST).is_file() and read_json(folder / RESULT).get("split_hash") == split_hash:
+            result = read_json(folder / RESULT)
+            if (folder / BEST).is_file() and (result.get("split_hash"), result.get("content_hash")) == (split_hash, feature_hash(id_config)):
                 return folder
     return None
 
@@ -339,6 +352,8 @@ def _finished_id_model(folder, expected, config, accelerator, split_hash):
         raise bad_value("id_weights", folder, f"was trained on another split ({result['split_hash']}, here {split_hash}). Run it again on this data.")
     id_config = Config(config_file_list=[folder / CONFIG], config_dict={"data_path": config.as_yaml()["data_path"]})
     id_config["device"] = config["device"]
+    if result.get("content_hash") not in (None, feature_hash(id_config)):
+        raise bad_value("id_weights", folder, "was trained on other features of items or users (content_hash differs). Run it again on this data.")
     prepared = prepare(id_config)
     model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
     get_trainer(id_config)(id_config, model, accelerator, folder).load_best()

@@ -259,6 +259,25 @@ def test_a_run_on_other_texts_is_neither_resumed_nor_taken_for_done(make_data, r
     assert main(["run", f"--resume={cut}"]) == 0
 
 
+def test_an_id_model_of_other_features_is_trained_anew(make_data, run, flags, command_line, tmp_path, capsys):
+    """split_hash holds who had what; SASRecF reads the items' genres beside it."""
+    make_data(items=True)
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "genre"]}
+    given = {"mirm_finetune_tasks": [], "id_model": "SASRecF", "id_selected_features": "[genre]", "id_load_col": json.dumps(columns)}
+    plain = flags(**{**SASREC, "model": "SASRecF", "selected_features": "[genre]", "load_col": json.dumps(columns)})
+    finished = result_of(run(command_line(plain))[1])
+    assert not result_of(run(**given)[1])[0]["id_model"]["reused"] and result_of(run(**given)[1])[0]["id_model"]["reused"]
+    weights = result_of(run(**given, id_weights=finished[1])[1])[0]
+    assert weights["id_model"]["reused"]
+    file = tmp_path / "data" / "tiny" / "tiny.item"
+    header, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([header, *(row[:-1] + str(int(row[-1]) ** 2 % 3) for row in rows)]) + "\n")
+    again = result_of(run(**given)[1])[0]
+    assert not again["id_model"]["reused"] and again["split_hash"] == weights["split_hash"]
+    code, _, err = run(**given, id_weights=finished[1])
+    assert code == 2 and "trained on other features" in err
+
+
 def test_links_are_no_text(tmp_path):
     (tmp_path / "x.item").write_text("item_id:token\ttitle:token_seq\timage_url:token\tpurl\tprice:float\tblurb:token_seq\tImage_File:token\n")
     assert text_columns(tmp_path / "x.item", {"field_separator": "\t", "ITEM_ID_FIELD": "item_id"}) == ["title", "purl", "blurb"]

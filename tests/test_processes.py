@@ -256,6 +256,16 @@ def test_other_ways_to_share_are_refused(monkeypatch, kind, refused):
         device.make_accelerator("fp32", use_cpu=True)
 
 
+def test_accumulation_is_the_runs_own(monkeypatch):
+    """Not that of a launch configuration, by which a loss would be divided."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    weight = torch.ones((), requires_grad=True)
+    accelerator = device.make_accelerator("fp32", use_cpu=True)
+    accelerator.backward(8 * weight)
+    assert accelerator.gradient_accumulation_steps == 1 and weight.grad == 8
+    assert device.make_accelerator("fp32", 3, use_cpu=True).gradient_accumulation_steps == 3
+
+
 def test_other_commands_refuse_a_launcher(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["doctor", "--dataset=tiny"]) == 2

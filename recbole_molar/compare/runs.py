@@ -223,7 +223,7 @@ def check_split(runs):
 
 
 def check_content(runs):
-    """Raise ValueError where finished runs read other texts, pictures or times than lie there now."""
+    """Raise ValueError where finished runs read other texts, pictures, features or times than lie there now."""
     now = {}
     for run in runs:
         then = run.result().get("content_hash")
@@ -234,9 +234,10 @@ def check_content(runs):
         if kind not in now:
             dataset = create_dataset(config, all_positions="LS" in config["eval_args"]["split"])
             dataset.build()
-            now[kind] = content_hash(config, dataset, stages_of(config.model_class).read_item_content(config, dataset))
+            stages = stages_of(config.model_class)
+            now[kind] = content_hash(config, dataset, stages and stages.read_item_content(config, dataset))
         if now[kind] != then:
-            raise ValueError(f"{run.folder}: the items' texts or pictures, or times, have changed since this run. Delete its folder, and it is run again.")
+            raise ValueError(f"{run.folder}: the items' texts, pictures or features, or times, have changed since this run. Delete it, and it is run again.")
 
 
 def read_curve(folder):

@@ -73,9 +73,11 @@ class ItemEmbedding:
         return path, self._read(path, mirm.embedding_dim)
 
     def _file(self, mirm, accelerator):
+        if not self.cache_dir:
+            return None
         precision = accelerator.mixed_precision if accelerator else "no"
         key = hashlib.sha256(f"{mirm.fingerprint()}{precision}".encode()).hexdigest()
-        return self.cache_dir and self.cache_dir / f"items-{key[:16]}.safetensors"
+        return self.cache_dir / f"items-{key[:16]}.safetensors"
 
     def stored(self, mirm, accelerator=None):
         """The table as it lies on disk; arguments and result as of :meth:`fill`, but nothing is computed.

@@ -92,11 +92,13 @@ class MIRM(ItemEncoder):
         return self.backbone.encode(batch, read=here)[here]
 
     def fingerprint(self):
-        """sha256 of all that an embedding depends on but the item: weights, how they are put to use, tokenizer, prompt, readout, sizes."""
+        """sha256 of all that an embedding depends on but the item: weights, their use, tokenizer, what becomes of pixels, prompt, readout, sizes."""
         prompt = self.collator.prompt
         settings = [PROMPT_VERSION, self.readout, prompt.max_tokens, self.collator.images.size, prompt.image_ids, self.backbone.settings()]
         digest = hashlib.sha256(repr(settings).encode())
         digest.update(json.dumps(self._tokenizer(), sort_keys=True).encode())
+        for name, value in sorted(self.backbone.sample_inputs().items()):
+            digest.update(f"{name}{value}".encode() if not isinstance(value, torch.Tensor) else name.encode() + value.contiguous().numpy().tobytes())
         hash_weights(digest, self.backbone.model)
         return digest.hexdigest()
 
@@ -114,8 +116,18 @@ class MIRM(ItemEncoder):
         if process_index():
             return
         tokenizer = json.dumps({**self._tokenizer(), "padding": None, "truncation": None}) if self.own_tokenizer else None
-        own = {"backbone": self.name, "tuning": self.backbone.tuning, "quantization": self.quantization, "tokenizer": tokenizer}
+        own = {"backbone": self.name, "tuning": self.backbone.tuning, "quantization": self.quantization, "tokenizer": tokenizer, "uses": self._uses()}
         save_tensors(path, weights, {**own, **(meta or {})})
+
+    def _uses(self):
+        """Properties that make weights of equal shapes other functions."""
+        uses = {"mirm_lora_alpha": self.backbone.lora_alpha} if self.backbone.tuning == "lora" else {}
+        if self.name == "compact":
+            config = self.backbone.plain.config
+            text, vision = config.get_text_config(), config.vision_config
+            heads = {"num_heads": text.num_attention_heads, "num_kv_heads": text.num_key_value_heads, "vision_heads": vision.num_heads}
+            uses.update({f"compact_{name}": value for name, value in heads.items()})
+        return uses
 
     def load(self, path):
         """Read what :meth:`save` wrote; returns its metadata.
@@ -131,14 +143,16 @@ class MIRM(ItemEncoder):
         """Read weights that the user named (`mirm_weights`); returns their metadata.
 
         Raises:
-            ValueError: they belong to another backbone, tuning or size.
+            ValueError: they belong to another backbone, tuning, size or number of heads.
         """
         tensors, meta = load_tensors(path)
         here = {"mirm_backbone": self.name, "mirm_tuning": self.backbone.tuning, "mirm_quantization": self.quantization or "~"}
         there = {"mirm_backbone": meta.get("backbone"), "mirm_tuning": meta.get("tuning"), "mirm_quantization": meta.get("quantization") or "~"}
+        if "uses" in meta:  # files from before it was written count on
+            here, there = here | self._uses(), there | meta["uses"]
         for key, value in here.items():
-            if str(there[key]).rstrip("/").rpartition("/")[2] != value.rstrip("/").rpartition("/")[2]:
-                raise bad_value("mirm_weights", path, f"made with {key}={there[key]}, but this run has {key}={value}. Set it as it was.")
+            if str(there.get(key)).rstrip("/").rpartition("/")[2] != str(value).rstrip("/").rpartition("/")[2]:
+                raise bad_value("mirm_weights", path, f"made with {key}={there.get(key)}, but this run has {key}={value}. Set it as it was.")
         try:
             self.load_weights(tensors, path)
         except ValueError as error:

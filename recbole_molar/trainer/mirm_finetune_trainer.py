@@ -60,8 +60,8 @@ def stage1_fingerprint(mirm, tasks, train_histories, settings):
     digest = hashlib.sha256(mirm.fingerprint().encode())
     digest.update(json.dumps([[task.name, vars(task)] for task in tasks], sort_keys=True).encode())
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    for mark, item in zip(mirm.content.fingerprints(), mirm.content.items):
-        digest.update(f"{item.id}{mark}{item.description}".encode())
+    digest.update(json.dumps([item.id for item in mirm.content.items]).encode())
+    mirm.content.hash_into(digest)
     for history in [] if all(task.reads_items_alone for task in tasks) else train_histories:
         digest.update(np.asarray(history, dtype=np.int64).tobytes() + b"|")
     return digest.hexdigest()
@@ -175,7 +175,10 @@ class MIRMFinetuneTrainer:
                 self.log.warning("Fine-tuning task %s is skipped: %s.", task.name, reason)
                 skipped[task.name] = str(reason)
                 continue
-            if not any(sample.answer for sample in drawn) and not self.settings["contrast_weight"]:
+            writes_alone = not self.objective.has_contrast_or_bags(drawn[0])
+            if writes_alone:
+                drawn = [sample for sample in drawn if sample.answer]  # the others would give no loss
+            if not any(sample.answer for sample in drawn) and (writes_alone or not self.settings["contrast_weight"]):
                 skipped[task.name] = "there is no text to write: item_modalities leaves it out"
                 self.log.warning("Fine-tuning task %s is skipped: %s.", task.name, skipped[task.name])
                 continue

@@ -2,12 +2,14 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from toy_items import toy_content, toy_histories, toy_mirm
 
+from recbole_molar.data.item_content import ItemContent
 from recbole_molar.device import make_accelerator
 from recbole_molar.model.finetune.base import FinetuneTask
 from recbole_molar.trainer.mirm_finetune_trainer import MIRMFinetuneTrainer, make_tasks, stage1_fingerprint
@@ -116,6 +118,24 @@ def test_tasks_that_cannot_be_built_are_skipped(tmp_path, caplog):
     image = trainer(toy_content(tmp_path, modalities=["image"]), tmp_path).fit()
     assert image["tasks"]["user_behavior"]["loss_after"] is None and set(image["skipped"]) == set(ALL[:2])
     assert "image_text is skipped" in caplog.text
+
+
+def test_samples_without_an_answer_are_left_out_where_nothing_else_is_learnt(tmp_path):
+    """Items without text, by the paper's own objective: a batch of such targets alone has no loss."""
+    content = toy_content(tmp_path)
+    for item in range(1, 12):
+        content.items[item] = replace(content.items[item], fields={}, description="", title="")
+    stage = trainer(content, tmp_path, tasks=["user_behavior"], objective="generation", bow_weight=0.0, contrast_weight=0.0, batch_size=1)
+    drawn, _, _ = stage._draw_samples()
+    assert all(sample.answer for sample in drawn["user_behavior"])
+    assert np.isfinite(stage.fit()["tasks"]["user_behavior"]["loss_after"])
+
+
+def test_titles_are_in_the_fingerprint(content):
+    """The title is what the next item is called in an answer, though no field of its own may hold it."""
+    other = ItemContent([replace(item, title=item.title + "!") for item in content.items], content.description_field)
+    one, two = (stage1_fingerprint(toy_mirm(some), make_tasks(["user_behavior"]), toy_histories(), {}) for some in (content, other))
+    assert content.fingerprints() == other.fingerprints() and one != two
 
 
 def test_stage_one_is_left_out(content, tmp_path):

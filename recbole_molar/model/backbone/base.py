@@ -7,6 +7,7 @@ import contextlib
 import inspect
 
 import numpy as np
+from PIL import Image
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -41,6 +42,9 @@ class Backbone(nn.Module):
         if tuning not in TUNINGS:
             raise ValueError(f"mirm_tuning={tuning}: unknown. Valid: {', '.join(TUNINGS)}.")
         self.processor, self.tokenizer, self.tuning, self.lora_alpha = processor, processor.tokenizer, tuning, lora_alpha
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.pad_id = self.tokenizer.pad_token_id
         self.image_inputs = PictureInputs(self._processed, image_size)  # uint8 images [height, width, 3] -> the model's image tensors
         self._add_cur_item(model)
         project_patches_by_product(model)
@@ -54,9 +58,6 @@ class Backbone(nn.Module):
         attend_our_way(model)
         self.model = model
         self._last_layer, self._recomputes = ReadRows(self.decoder.layers[-1]), gradient_checkpointing
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.pad_id = self.tokenizer.pad_token_id
 
     def settings(self):
         """What makes equal weights other functions, such as heads and the scale of LoRA: plain values."""
@@ -169,7 +170,21 @@ class Backbone(nn.Module):
         """The processor's output for images with nothing but their placeholder as text; one view of each: tiles would be far more tokens."""
         token = getattr(self.processor, "image_token", None) or "<image>"
         whole = {name: False for name in TILING if hasattr(self.processor.image_processor, name)}
+        if crop := self._crop():
+            images = [np.asarray(Image.fromarray(image).resize(crop, Image.Resampling.BICUBIC)) for image in images]
+            whole.update(do_center_crop=False, do_resize=False)
         return self.processor(text=[token] * len(images), images=[[image] for image in images], return_tensors="pt", padding=True, **whole)
+
+    def _crop(self):
+        """(width, height) of the middle of a picture that a processor (CLIP's) would cut out, losing the rest; None for others."""
+        processor = self.processor.image_processor
+        size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+        return size and (size["width"], size["height"])
+
+    def sample_inputs(self):
+        """The model's image tensors of one fixed random picture: they change with all that a processor does to pixels."""
+        height, width, channels = self.image_inputs.shape
+        return self._processed([np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)])
 
     def _processed(self, images):
         """What the processor makes of images, as the model's image tensors."""

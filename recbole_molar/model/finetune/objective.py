@@ -46,6 +46,11 @@ class StageOneObjective(nn.Module):
         self.bags = BagsOfWords(mirm) if bow_weight else None
         self.standardise = Standardise(mirm.embedding_dim)
 
+    def has_contrast_or_bags(self, sample):
+        """Whether samples of this one's task have a loss without an answer."""
+        contrast = self.contrast_weight and sample.target != 0
+        return bool(self.bow_weight or contrast or (self.view_contrast_weight and sample.parts in OTHER_VIEW))
+
     def forward(self, samples, instruction):
         """Loss and its parts.
 

@@ -2,13 +2,17 @@
 
 import contextlib
 import inspect
+import json
 import runpy
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import tiny_backbones
 import yaml
+from PIL import Image
 from as_transformers import as_transformers_computes
 from toy_items import SIZE, TINY, toy_content, toy_mirm
 
@@ -139,6 +143,18 @@ def test_the_picture_reaches_the_embedding(mirm, monkeypatch):
     assert (change[:2] > 0.01).all() and change[2] < 1e-5
 
 
+def test_no_edge_of_a_picture_is_lost(mirm):
+    """CLIP's processor scales the shorter side and cuts out the middle; nothing may be cut from a tall picture."""
+    width, height = mirm.collator.images.size
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    assert height == 2 * width
+    for rows in (slice(0, height // 8), slice(height - height // 8, height)):
+        changed = picture.copy()
+        changed[rows] = 255 - changed[rows]
+        before, after = (mirm.backbone.image_inputs([image])["pixel_values"] for image in (picture, changed))
+        assert before.shape == after.shape and (before - after).abs().max() > 0.1
+
+
 @torch.no_grad()
 def test_a_batch_is_what_the_processor_of_the_architecture_makes(mirm):
     backbone, processor = mirm.backbone, mirm.backbone.processor
@@ -146,7 +162,10 @@ def test_a_batch_is_what_the_processor_of_the_architecture_makes(mirm):
     picture = getattr(processor, "image_token", "<image>").join(backbone.tokenizer.decode([token]) if token else "" for token in marks)
     whole = {name: False for name in TILING if hasattr(processor.image_processor, name)}
     text = (backbone.tokenizer.bos_token or "") + COMPRESS[False, True] + picture + CUR_ITEM
-    expected = processor(text=[text], images=[[mirm.collator.images.get(1)]], return_tensors="pt", add_special_tokens=False, **whole)
+    image = Image.fromarray(mirm.collator.images.get(1))
+    if getattr(processor.image_processor, "do_center_crop", False):  # it is given the whole picture at the size that it would cut out
+        image = image.resize((processor.image_processor.crop_size["width"], processor.image_processor.crop_size["height"]))
+    expected = processor(text=[text], images=[[np.asarray(image)]], return_tensors="pt", add_special_tokens=False, **whole)
     batch = mirm.collator.collate([1], "image")
     assert batch["input_ids"].tolist() == expected["input_ids"].tolist()
     states = backbone.plain(**expected, output_hidden_states=True, use_cache=False).hidden_states[-1]
@@ -172,6 +191,41 @@ def test_what_puts_equal_weights_to_another_use_is_in_the_fingerprint(content):
         )
     ]
     assert len(set(marks)) == 5 and marks[0] == MIRM.build(content, backbone="compact", image_size=SIZE, backbone_options={}).fingerprint()
+
+
+def test_what_becomes_of_pixels_is_in_the_fingerprint(content, source):
+    one, other = build(content, source), build(content, source)
+    assert one.fingerprint() == other.fingerprint()
+    other.backbone.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    assert one.fingerprint() != other.fingerprint()
+
+
+def test_a_tokenizer_without_padding(content, source, tmp_path):
+    """Where a checkpoint names no token for it, the end of a text is one."""
+    if source == "compact":
+        return
+    shutil.copytree(source, tmp_path / "copy")
+    file = tmp_path / "copy" / "tokenizer_config.json"
+    words = json.loads(file.read_text())
+    if not words.pop("pad_token", None) or not words.get("eos_token"):
+        pytest.skip("has none, or no end")
+    file.write_text(json.dumps(words))
+    (tmp_path / "copy" / "special_tokens_map.json").unlink(missing_ok=True)
+    assert build(content, str(tmp_path / "copy")).backbone.pad_id is not None
+
+
+@pytest.mark.parametrize("made, here, message", [
+    ({"tuning": "lora", "lora_alpha": 16}, {"tuning": "lora", "lora_alpha": 64}, "mirm_lora_alpha=16, but this run has mirm_lora_alpha=64"),
+    ({"backbone_options": {"compact_num_heads": 2, "compact_num_kv_heads": 1}}, {"backbone_options": {"compact_num_heads": 4}}, "compact_num_heads=2"),
+    ({"backbone_options": {"compact_vision_heads": 2}}, {"backbone_options": {"compact_vision_heads": 4}}, "compact_vision_heads=2"),
+])  # fmt: skip
+def test_finished_weights_of_another_use(content, tmp_path, made, here, message):
+    """Their shapes are the same, and what they compute is not."""
+    one, other = (MIRM.build(content, **{"backbone": "compact", "image_size": SIZE, "backbone_options": {}, **options}) for options in (made, here))
+    one.save(tmp_path / "mirm.safetensors")
+    with pytest.raises(ValueError, match=message):
+        other.load_finished(tmp_path / "mirm.safetensors")
+    one.load_finished(tmp_path / "mirm.safetensors")
 
 
 def test_loaded_weights_are_those_on_disk_in_float32(content, source):

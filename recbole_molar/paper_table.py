@@ -24,7 +24,9 @@ def paper_table(arguments):
     table = read_table(own.pop("table", None))
     rows = chosen_rows(table, own.pop("rows", None))
     entries, made = entries_of(rows, given)
-    found, folder, report = carry_out(entries, entries[-1].label, given, **own)  # the paper's model is the last row
+    labels = [entry.label for entry in entries]
+    paper = table.get("reference")  # the row of the paper's own model; by default the last
+    found, folder, report = carry_out(entries, paper if paper in labels else labels[-1], given, **own)
     lines = layout(table, rows, found)
     remarks = [*notes(found, tested=False), *(f"{label}: by {file}." for label, file in made.items())]
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
@@ -39,7 +41,7 @@ def table_names():
 
 
 def read_table(name):
-    """A table by name: dict of `title`, `columns` and `rows`; a row without a `recipe_for` of its own has the table's.
+    """A table by name: dict of `title`, `columns`, `rows` and sometimes `reference`, a row's label; a row without a `recipe_for` of its own has the table's.
 
     Raises:
         ValueError: there is none of this name.

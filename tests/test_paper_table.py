@@ -10,7 +10,7 @@ from recbole_molar.__main__ import main
 from recbole_molar.command_line import config_file_list, read_yaml
 from recbole_molar.compare.runs import known_config
 from recbole_molar.config import Config
-from recbole_molar.paper_table import chosen_rows, entries_of, layout, paper_data_set, read_table, table_names
+from recbole_molar.paper_table import chosen_rows, entries_of, layout, paper_data_set, paper_table, read_table, table_names
 from recbole_molar.quick_start import make_id_configs
 from recbole_molar.run_folder import identity
 
@@ -35,6 +35,19 @@ def test_each_row_is_a_recipe_and_each_figure_a_figure(name):
             configs[label] = Config(dataset="ml-1m", config_file_list=config_file_list([row["recipe"]])).as_yaml()
     assert len({json.dumps(config, sort_keys=True) for config in configs.values()}) == len(configs)  # no two rows are the same run
     assert set(table["columns"]) <= {"ndcg@10", "ndcg@20", "recall@10", "recall@20"}
+
+
+@pytest.mark.parametrize("words, expected", [
+    (["--table=ablation"], "Molar"), (["--table=id_model"], "SASRec"), (["--table=backbone"], "Qwen2-VL-2B, full"),
+    (["--table=id_model", "--rows=[FPMC, w/o contrastive]"], "w/o contrastive"),
+])  # fmt: skip
+def test_rows_are_compared_with_the_papers_model(monkeypatch, words, expected):
+    """Where it is among them; else with the last."""
+    given = []
+    monkeypatch.setattr("recbole_molar.paper_table.carry_out", lambda entries, reference, *_, **__: given.append(reference) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        paper_table([*words, "--dataset=ml-1m"])
+    assert given == [expected]
 
 
 def test_the_papers_setting_leaves_the_rows_of_other_models_runnable():

@@ -130,15 +130,20 @@ def check_teacher(model, max_length):
 @torch.no_grad()
 def _reads(model, length):
     """Try whether a model reads a history of so many items: one with a table of positions does not."""
-    item_seq = torch.ones(1, length, dtype=torch.long, device=model.device)
-    try:
-        with torch.random.fork_rng(devices=[]), in_evaluation(model):
-            model.forward(item_seq, torch.tensor([length], device=model.device))
-        return True
-    except (TypeError, AttributeError):
-        return True  # it reads something else than histories
-    except (IndexError, RuntimeError):
-        return False
+    one = torch.ones(1, dtype=torch.long, device=model.device)
+    item_seq, lengths = one.repeat(1, length), one * length
+    tries = [lambda: model.forward(item_seq, lengths)]
+    tries.append(lambda: model.full_sort_predict(Interaction({model.ITEM_SEQ: item_seq, model.ITEM_SEQ_LEN: lengths, model.USER_ID: one})))  # BERT4Rec, CORE
+    with torch.random.fork_rng(devices=[]), in_evaluation(model):
+        for reads in tries:
+            try:
+                reads()
+                return True
+            except (IndexError, RuntimeError) as error:
+                return isinstance(error, NotImplementedError)  # DIN scores one item at a time
+            except (TypeError, AttributeError, KeyError):
+                continue  # it reads something else
+    return True
 
 
 class IDModels(nn.Module):

@@ -64,10 +64,11 @@ def test_the_embedding_is_that_of_the_scores(make, name):
     torch.testing.assert_close(id_model(rows) @ items.T, model.full_sort_predict(rows), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, longest", [("SASRec", 3), ("LightSANs", 3), ("Caser", 3), ("GRU4Rec", None), ("FPMC", None)])
+@pytest.mark.parametrize("name, longest", [("SASRec", 3), ("LightSANs", 3), ("Caser", 3), ("BERT4Rec", 3), ("CORE", 3), ("GRU4Rec", None), ("FPMC", None)])
 def test_a_model_with_a_table_of_positions_reads_the_last_items_of_longer_histories(make, name, longest):
-    own, short_rows, _ = make(name, MAX_ITEM_LIST_LENGTH=3)
-    _, rows, train_rows = make(name)
+    options = {"mask_ratio": 0.5} if name == "BERT4Rec" else {}
+    own, short_rows, _ = make(name, MAX_ITEM_LIST_LENGTH=3, **options)
+    _, rows, train_rows = make(name, **options)
     id_model = IDModel(own.model, trains=False, max_length=6)
     assert id_model.length == longest and rows["item_length"].max() == 6
     if longest:
@@ -80,7 +81,8 @@ def test_a_model_with_a_table_of_positions_reads_the_last_items_of_longer_histor
             torch.testing.assert_close(fused.full_sort_predict(rows), scores)
             torch.testing.assert_close(fused(rows), users)
             assert all(encoder.asking is not None for encoder in encoders(fused))
-    assert id_model.calculate_loss(train_rows).isfinite() and id_model.n_targets(train_rows) > 0
+    if name != "BERT4Rec":  # whose batches hold masked items of their own
+        assert id_model.calculate_loss(train_rows).isfinite() and id_model.n_targets(train_rows) > 0
 
 
 @pytest.mark.parametrize("name", ["SASRec", "GRU4Rec"])

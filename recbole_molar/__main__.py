@@ -58,7 +58,7 @@ def main(arguments=None):
 def wait_without_spinning():
     """Set how OpenMP's threads wait for each other, before PyTorch loads and reads it; the user's own setting stands.
 
-    By default they spin long: beside other work a run then takes two to five times as long, alone up to a tenth less (docs/speed.md).
+    By default they spin long: beside other work a run then takes two to five times as long, alone up to a sixth less (docs/speed.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

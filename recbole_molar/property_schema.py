@@ -113,7 +113,7 @@ class Properties(TransformerKeys):
     # MIRM and stage 1, with finetune/
     mirm_backbone: Word = None
     mirm_tuning: Literal["full", "lora", "frozen"] = None
-    mirm_quantization: Literal["4bit"] | None = None
+    mirm_quantization: Annotated[Literal["4bit"] | None, Field(description="4bit, or ~")] = None
     mirm_finetune_tasks: Annotated[list[Word] | Word | None, Field(description="a list of fine-tuning tasks")] = None
     mirm_finetune_samples: Count = None
     mirm_weights: Path = None
@@ -149,7 +149,7 @@ class Properties(TransformerKeys):
     dueg_user_token: Literal["first", "last"] = None
     dueg_dropout: Dropout = None
     dueg_input_scale: Annotated[float | None, Field(description="a number, or ~")] = None
-    dueg_layer_dropout: Dropout | None = None
+    dueg_layer_dropout: Annotated[Dropout | None, Field(description="a number from 0 to 0.99, or ~ for none")] = None
     dueg_recurrent_size: Annotated[Count | None, Field(description="a whole number of at least 1, or ~ for none")] = None
     user_encoder_layers: Count = None
     user_encoder_heads: Count = None

@@ -173,7 +173,7 @@ class SequentialTrainer(RankingTrainer):
         return names if len(names) == n else tuple(f"loss_{index + 1}" for index in range(n))
 
     def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
-        """Train until `epochs`, or until `valid_metric` has not risen for `stopping_step` validations.
+        """Train until `epochs`, or until `valid_metric` has not risen for more than `stopping_step` validations.
 
         Returns:
             tuple: best validation score and the whole validation result of that epoch.

@@ -19,7 +19,7 @@ class UserEncoder(nn.Module):
 
         Args:
             embedding_dim (int): D, in and out.
-            decoder (nn.Module, optional): the MLLM's decoder; only DUEG reads it.
+            decoder (nn.Module, optional): the MLLM's decoder; only DUEG and UserLLM read it.
             max_length (int): longest history, L.
             **options: the encoder's own properties, see :meth:`option_keys`; defaults in `properties/user_encoder/<name>.yaml`.
         """

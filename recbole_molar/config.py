@@ -226,6 +226,8 @@ class Config(RecBoleConfig):
 
     def _init_device(self):
         gpu_id = str(self.final_config_dict["gpu_id"] if self.final_config_dict["gpu_id"] is not None else "").strip("()")
+        if str(self.final_config_dict.get("use_gpu")).lower() == "false":  # RecBole's name for it
+            self.final_config_dict["use_cpu"] = True
         use_cpu = self.final_config_dict.get("use_cpu") or not gpu_id or not torch.cuda.is_available()
         self.final_config_dict.update(
             gpu_id=gpu_id, use_gpu=not use_cpu, device=torch.device("cpu" if use_cpu else "cuda"), single_spec=True, local_rank=0
@@ -238,7 +240,7 @@ class Config(RecBoleConfig):
 
     def as_yaml(self):
         """Everything needed to repeat the run, as a flat dict of plain values."""
-        drop = {"device", "single_spec", "local_rank", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "config_files", "resume"}
+        drop = {"device", "use_gpu", "single_spec", "local_rank", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "config_files", "resume"}
         plain = {}
         for key, value in self.final_config_dict.items():
             if key not in drop and (key in self.known_keys or self._is_id_model_key(key)):

@@ -20,13 +20,13 @@ def paper_table(arguments):
     Raises:
         ValueError: no such table or row, or bad input of a run.
     """
-    own, given = options_of(arguments, ("table", "rows"))
+    own, given, origins = options_of(arguments, ("table", "rows"))
     table = read_table(own.pop("table", None))
     rows = chosen_rows(table, own.pop("rows", None))
     entries, made = entries_of(rows, given)
     labels = [entry.label for entry in entries]
     paper = table.get("reference")  # the row of the paper's own model; by default the last
-    found, folder, report = carry_out(entries, paper if paper in labels else labels[-1], given, **own)
+    found, folder, report = carry_out(entries, paper if paper in labels else labels[-1], given, origins, **own)
     lines = layout(table, rows, found)
     remarks = [*notes(found, tested=False), *(f"{label}: by {file}." for label, file in made.items())]
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]

@@ -13,6 +13,7 @@ import sys
 import time
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -24,8 +25,8 @@ from recbole_molar.processes import n_processes
 from recbole_molar.property_error import bad_value
 
 CONFIG, RESULT, LOG, RANKS = "config.yaml", "result.json", "train.log", "ranks.npz"
-CHANGES_NO_WEIGHT = ("data_path", "output_dir", "debug", "show_progress", "state", "eval_batch_size", "worker")
-NOT_IDENTITY = {*CHANGES_NO_WEIGHT, "gpu_id"}  # runs that differ in these are still the same run: where it computes, what it prints, where it writes
+# Runs that differ in these are still the same run: where it computes, what it prints, where it writes
+NOT_IDENTITY = {"data_path", "output_dir", "debug", "show_progress", "state", "eval_batch_size", "worker", "gpu_id", "use_cpu", "use_gpu"}
 
 
 def make_folder(output_dir, dataset, name):
@@ -34,16 +35,16 @@ def make_folder(output_dir, dataset, name):
     Raises:
         ValueError: it cannot be made.
     """
-    stamp, attempt = datetime.now().strftime("%Y%m%d-%H%M%S"), 0
-    while True:
-        path = Path(output_dir) / str(dataset) / (name.format(stamp) + (f"-{attempt}" if attempt else ""))
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            attempt += 1
-        except OSError as error:
-            raise bad_value("output_dir", output_dir, f"cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
+    stamp, parent = datetime.now().strftime("%Y%m%d-%H%M%S"), Path(output_dir) / str(dataset)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for attempt in count():
+            with contextlib.suppress(FileExistsError):
+                path = parent / (name.format(stamp) + (f"-{attempt}" if attempt else ""))
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise bad_value("output_dir", output_dir, f"cannot be written to ({error.strerror}: {error.filename}). Set --output_dir.") from error
 
 
 def part_cache(output_dir, kind, config, data, without=()):
@@ -53,7 +54,7 @@ def part_cache(output_dir, kind, config, data, without=()):
         output_dir (str): the run's. kind (str): of part; config (Config): the part's. data: hashes of what it is trained on, such as the split's.
         without (iterable of str): properties that do not matter to it.
     """
-    properties = {key: value for key, value in config.as_yaml().items() if key not in CHANGES_NO_WEIGHT and key not in without}
+    properties = {key: value for key, value in config.as_yaml().items() if key not in NOT_IDENTITY and key not in without}
     fingerprint = hashlib.sha256(json.dumps([properties, data], sort_keys=True, default=str).encode()).hexdigest()[:16]
     return Path(output_dir) / "cache" / kind / f"{config['model']}-{fingerprint}"
 

@@ -276,3 +276,11 @@ def test_every_offered_model_has_a_config():
     assert {"SASRec", "GRU4Rec", "FPMC", "BERT4Rec", "CORE", "LightSANs"} <= set(names)
     for name in names:
         assert config(model=name).model_class is get_model(name)
+
+
+@pytest.mark.parametrize("given, device", [({}, "cuda"), ({"use_gpu": False}, "cpu"), ({"use_cpu": True}, "cpu"), ({"gpu_id": ""}, "cpu")])
+def test_the_device_is_the_one_that_was_asked_for(monkeypatch, given, device):
+    """By RecBole's names too; what the machine has is written nowhere, so that the run is the same one elsewhere."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    config = Config(config_dict={"model": "SASRec", "dataset": "ml-100k", **given})
+    assert config["device"].type == device and "use_gpu" not in config.as_yaml()

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from recbole_molar.run_folder import RunFolder, peak_resident
+from recbole_molar.run_folder import RunFolder, identity, make_folder, peak_resident
 
 
 @pytest.fixture
@@ -93,3 +93,14 @@ def test_peak_memory_is_that_of_this_process_not_of_the_one_that_started_it():
     code = "from recbole_molar.run_folder import peak_resident; print(peak_resident())"
     peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert 2**26 < peak < len(held) < peak_resident()
+
+
+def test_a_link_to_nowhere_is_an_error(tmp_path):
+    """And no clash of names, which another number would end."""
+    (tmp_path / "saved").symlink_to(tmp_path / "not_mounted")
+    with pytest.raises(ValueError, match="output_dir=.*saved: cannot be written to"):
+        make_folder(tmp_path / "saved", "tiny", "SASRec-{}")
+
+
+def test_where_a_run_computes_is_not_what_it_is():
+    assert identity({"model": "SASRec", "use_gpu": True, "gpu_id": "1", "use_cpu": False}) == identity({"model": "SASRec", "use_cpu": True})

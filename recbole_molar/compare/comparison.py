@@ -7,9 +7,11 @@ from dataclasses import asdict
 import numpy as np
 
 from recbole_molar.checkpoint import write_json, write_text
-from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
+from recbole_molar.command_line import config_file_list, parse_command_line, read_with_lines
 from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
-from recbole_molar.compare.runs import DEFAULT_SEED, check_content, check_split, parse_models, parse_seeds, plan, read_curve, run_missing
+from recbole_molar.compare.runs import (
+    DEFAULT_SEED, check_candidates, check_content, check_split, chosen_gpus, parse_models, parse_seeds, plan, read_curve, run_missing,
+)
 from recbole_molar.compare.segments import Audience
 from recbole_molar.compare.statistics import bootstrap, difference, holm
 from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
@@ -37,29 +39,33 @@ def compare(arguments):
     Raises:
         ValueError: bad input, or runs that cannot stand in one table.
     """
-    own, given = options_of(arguments, ("models", "reference"))
+    own, given, origins = options_of(arguments, ("models", "reference"))
     if "models" not in own:
         raise ValueError("--models is missing. Example: --models=Molar,SASRec --dataset=ml-100k --seeds=3")
-    entries = parse_models(own.pop("models"))
-    found, folder, remark = carry_out(entries, own.pop("reference", entries[0].label), given, **own)
+    entries = parse_models(own.pop("models"), given.keys() - origins.keys())
+    found, folder, remark = carry_out(entries, own.pop("reference", entries[0].label), given, origins, **own)
     return f"{as_text(found)}\n{remark}{folder}", 1 if found["failed"] else 0
 
 
 def options_of(arguments, more=()):
-    """A command line as two dicts: what belongs to a comparison (`OPTIONS` and `more`), and options of its runs."""
+    """A command line as three dicts: what belongs to a comparison (`OPTIONS` and `more`), options of its runs, and where those of files stand."""
     warnings.filterwarnings("ignore", module="recbole|pandas")
     given = parse_command_line(arguments)
     own = {key: given.pop(word) for key in (*OPTIONS, *more) for word in (key, key.replace("_", "-")) if word in given}
+    of_files, origins = {}, {}
     for file in config_file_list(given.pop("config_files", None)):
-        given = {**read_yaml(file), **given}
-    return own, given
+        properties, lines = read_with_lines(file)
+        of_files.update(properties)
+        origins.update({key: f"{file}, line {line}" for key, line in lines.items()})
+    return own, {**of_files, **given}, {key: origin for key, origin in origins.items() if key not in given}
 
 
-def carry_out(entries, reference, given, seeds=DEFAULT_SEEDS, jobs=None, report=True, tune_trials=None):
+def carry_out(entries, reference, given, origins, seeds=DEFAULT_SEEDS, jobs=None, report=True, tune_trials=None):
     """A comparison of models: search where asked, run what is missing, write tables and report.
 
     Args:
-        entries (list of Entry); reference (str): label of the model that the others are tested against; given (dict): options of the runs.
+        entries (list of Entry); reference (str): label of the model that the others are tested against; given (dict): options of the runs;
+            origins (dict): where some of them stand.
         seeds, jobs, report, tune_trials: as typed.
 
     Returns:
@@ -69,6 +75,8 @@ def carry_out(entries, reference, given, seeds=DEFAULT_SEEDS, jobs=None, report=
         ValueError: bad input, or runs that cannot stand in one table.
     """
     given, reference = dict(given), str(reference)
+    for entry in entries:
+        entry.origins = {**origins, **entry.origins}
     if reference not in [entry.label for entry in entries]:
         raise ValueError(f"--reference={reference}: not among the models. Valid: {', '.join(entry.label for entry in entries)}.")
     jobs = _jobs(jobs)
@@ -76,20 +84,21 @@ def carry_out(entries, reference, given, seeds=DEFAULT_SEEDS, jobs=None, report=
         raise ValueError(f"--report={report}: give True or False.")
     seeds = parse_seeds(seeds, first=given.pop("seed", DEFAULT_SEED))
     plan(entries, given, seeds)  # before any time is spent
+    check_candidates([run for entry in entries for run in entry.runs])
     check_split([run for entry in entries for run in entry.runs if run.is_done])
     first = entries[0].runs[0].properties
     check_tables(first)
     check_content([run for entry in entries for run in entry.runs if run.is_done])
     if tune_trials is not None:
         check_tuning(entries, given, tune_trials)
-    folder = make_folder(first["output_dir"], first["dataset"], "compare-{}")
+    folder, gpus = make_folder(given.get("output_dir", first["output_dir"]), first["dataset"], "compare-{}"), chosen_gpus(given)
     (folder / "logs").mkdir()
     if tune_trials is not None:
-        tune_entries(entries, given, seeds, tune_trials, folder, jobs)
+        tune_entries(entries, given, seeds, tune_trials, folder, jobs, gpus)
         plan(entries, given, seeds)
     runs = [run for entry in entries for run in entry.runs]
     print(f"{len(runs)} runs of {len(entries)} models, {sum(run.is_done for run in runs)} of them done before; results go to {folder}", flush=True)
-    failed = run_missing(runs, folder, jobs)
+    failed = run_missing(runs, folder, jobs, gpus)
     for entry in entries:
         entry.runs = [run for run in entry.runs if run.is_done]
     found = examine([entry for entry in entries if entry.runs], reference, failed)
@@ -167,7 +176,7 @@ def examine(entries, reference, failed=()):
             "folders": [str(run.folder) for run in entry.runs],
             "training": results[entry.label][0]["training"], "tuned": entry.tuned,
             "test": {metric: _spread(values.mean(1)) for metric, values in users[entry.label].items()},
-            "valid": {metric: _spread([result["best_valid_result"].get(metric, np.nan) for result in results[entry.label]]) for metric in metrics},
+            "valid": {metric: _spread([(result["best_valid_result"] or {}).get(metric, np.nan) for result in results[entry.label]]) for metric in metrics},
             "segments": {
                 axis: {name: {metric: float(users[entry.label][metric][:, chosen].mean()) for metric in metrics} for name, chosen in parts.items()}
                 for axis, parts in segments.items()

@@ -25,9 +25,8 @@ from recbole_molar.utils import create_dataset
 
 DEFAULT_SEED = 2020
 SEARCH = "search.json"  # of a study of `tune`
+OF_CANDIDATES = ("load_col", "unload_col", "val_interval", "filter_inter_by_user_or_item", "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")
 PROTOCOL = ("eval_args", "mask_history", "metrics", "topk", "valid_metric", "repeatable", "rm_dup_inter", "user_inter_num_interval", "item_inter_num_interval")
-
-
 OF_CONTENT = ("data", "encod", "field_sep", "history_time", "item_", "load_col", "rm_dup", "user_inter", "val_interval")  # properties that begin so
 RESULT_KEYS = ("split_hash", "test_result", "best_valid_result", "best_epoch", "training", "seconds", "peak_memory", "parameters", "machine")
 
@@ -72,8 +71,11 @@ class Run:
         return read_json(self.folder / RESULT, *RESULT_KEYS)
 
 
-def parse_models(value):
+def parse_models(value, typed=()):
     """`--models`: `Molar,SASRec,recipe/x.yaml,saved/…/Molar-…`, the same as a list, or `{label: name, properties, or run folders}`.
+
+    Args:
+        value: as typed. typed (iterable of str): options of all models that were typed, which win over a recipe file, as in a run.
 
     Returns:
         list of Entry.
@@ -86,15 +88,15 @@ def parse_models(value):
     pairs = list(value.items()) if isinstance(value, dict) else [(None, one) for one in value] if isinstance(value, list) else []
     if not pairs:
         raise ValueError(f"--models={value}: give models, recipe files or run folders, for example --models=Molar,SASRec,recipe/sasrec-ml-1m.yaml.")
-    entries = [_entry(label, one) for label, one in pairs]
-    labels = [entry.label for entry in entries]
+    entries = [_entry(label, one, typed) for label, one in pairs]
+    labels = [entry.label.replace(os.sep, "-") for entry in entries]  # as in the names of logs
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ValueError(f"--models: {', '.join(twice)} comes twice. Give labels: --models='{{first: ..., second: ...}}'.")
     return entries
 
 
-def _entry(label, one):
+def _entry(label, one, typed):
     if isinstance(one, dict):
         if "model" not in one:
             raise ValueError(f"--models: {label}: has no model. Write {{{label}: {{model: Molar, ...}}}}.")
@@ -111,6 +113,7 @@ def _entry(label, one):
         properties, lines = read_with_lines(file)
         if "model" not in properties:
             raise ValueError(f"--models: {text}: a recipe needs a line `model: NAME`.")
+        properties = {key: value for key, value in properties.items() if key not in typed}
         return Entry(str(label or Path(text).stem), properties, origins={key: f"{text}, line {line}" for key, line in lines.items()})
     if os.sep in text or Path(text).is_dir():
         return Entry(str(label or _label_of(text)), {}, [_finished(text)])
@@ -174,7 +177,8 @@ def plan(entries, options, seeds):
 
 def _run_of(entry, folder, options):
     refuse_foreign_code(folder / CONFIG, options)
-    properties = Config(config_file_list=[folder / CONFIG]).as_yaml()
+    moved = {"data_path": options["data_path"]} if "data_path" in options else {}
+    properties = Config(config_file_list=[folder / CONFIG], config_dict=moved).as_yaml()
     return Run(entry.label, properties["seed"], properties, folder)
 
 
@@ -212,6 +216,24 @@ def check_protocol(runs):
                     f"{run.label} and {first.label} cannot stand in one table: {key} is {run.properties.get(key)} and {first.properties.get(key)}. "
                     "Give both the same."
                 )
+
+
+def check_candidates(runs):
+    """Raise ValueError where models that load other parts of the data would be tested on other items or users: before any time is spent."""
+    kinds = {}
+    for run in runs:
+        kinds.setdefault(json.dumps([run.properties.get(key) for key in OF_CANDIDATES], sort_keys=True, default=str), run)
+    hashes = {}
+    for run in kinds.values() if len(kinds) > 1 else ():
+        config = Config(config_dict=dict(run.properties))
+        dataset = create_dataset(config, all_positions="LS" in config["eval_args"]["split"])
+        dataset.build()
+        hashes.setdefault(dataset.split_hash(), run)
+    if len(hashes) > 1:
+        first, other = list(hashes.values())[:2]
+        differ = [key for key in OF_CANDIDATES if first.properties.get(key) != other.properties.get(key)]
+        values = "; ".join(f"{key} is {other.properties.get(key)} and {first.properties.get(key)}" for key in differ)
+        raise ValueError(f"{other.label} and {first.label} cannot stand in one table, they have other items or users: {values}. Give both the same.")
 
 
 def check_split(runs):
@@ -274,11 +296,12 @@ def _keeps_rankings(path):
         return False
 
 
-def run_missing(runs, folder, jobs):
+def run_missing(runs, folder, jobs, gpus):
     """Run what is not done, `jobs` at a time, each in a process of its own; goes on with runs that were cut.
 
     Args:
-        runs (list of Run); folder (Path): of the comparison, for logs; jobs (int, optional): default one for each GPU, or one.
+        runs (list of Run); folder (Path): of the comparison, for logs; jobs (int, optional): default one for each GPU, or one;
+            gpus (list): of :func:`chosen_gpus`.
 
     Returns:
         dict: label and seed -> last lines of a run that failed.
@@ -298,7 +321,7 @@ def run_missing(runs, folder, jobs):
         return failure
 
     missing = [run for run in runs if not run.is_done]
-    failures = queue(missing, work, jobs, "runs")
+    failures = queue(missing, work, jobs, "runs", gpus)
     return {f"{run.label}, seed {run.seed}": failure for run, failure in zip(missing, failures) if failure}
 
 
@@ -307,9 +330,9 @@ def typed_code(properties):
     return [f"--{key}={json.dumps(properties[key])}" for key in CODE_KEYS if "." in str(properties.get(key))]
 
 
-def queue(tasks, work, jobs, what):
-    """Carry out tasks, `jobs` at a time, over the GPUs at hand: a list of what `work(task, gpu)` returns for each."""
-    gpus, places = visible_gpus(), Queue()
+def queue(tasks, work, jobs, what, gpus):
+    """Carry out tasks, `jobs` at a time, over GPUs: a list of what `work(task, gpu)` returns for each."""
+    places = Queue()
     jobs = jobs or max(1, len(gpus))
     for index in range(jobs):
         places.put(gpus[index % len(gpus)] if gpus else None)
@@ -330,6 +353,17 @@ def visible_gpus():
     """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them: a list of str."""
     given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return [given[index] if index < len(given) else str(index) for index in range(torch.cuda.device_count())]
+
+
+def chosen_gpus(options):
+    """Those of :func:`visible_gpus` that runs with these options may use: all, those that `gpu_id` names, or none for runs on the CPU."""
+    gpus, wanted = visible_gpus(), str(options.get("gpu_id", "all")).strip("()")
+    if options.get("use_cpu") or options.get("use_gpu") is False:
+        return []
+    if wanted == "all":
+        return gpus
+    numbers = [int(number) for number in wanted.split(",") if number.strip().isdecimal()]
+    return [gpus[number] for number in numbers if number < len(gpus)]
 
 
 def write_properties(path, properties):

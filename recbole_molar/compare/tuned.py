@@ -34,14 +34,14 @@ def space_of(entry):
     return next(path for path in (folder / f"{name}.yaml", folder / f"{ANY_MODEL}.yaml") if path.is_file())
 
 
-def tune_entries(entries, options, seeds, trials, folder, jobs):
+def tune_entries(entries, options, seeds, trials, folder, jobs, gpus):
     """Search for each entry's properties by validation alone; the best ones become its properties.
 
     What an entry is given (a recipe, or properties of its own) is where its search starts; a search of the same configuration goes on.
 
     Args:
         entries (list of Entry); options (dict): of all models; seeds (list of int): the search uses the first, or the entry's own first.
-        trials (int); folder (Path): of the comparison; jobs (int, optional): searches at a time.
+        trials (int); folder (Path): of the comparison; jobs (int, optional): searches at a time; gpus (list): of :func:`chosen_gpus`.
 
     Raises:
         ValueError: a search that failed; names its log.
@@ -55,7 +55,7 @@ def tune_entries(entries, options, seeds, trials, folder, jobs):
             return None
         name = f"tune-{entry.label.replace(os.sep, '-')}"
         start = write_properties(folder / "logs" / f"{name}.yaml", {**entry.properties, "seed": seed})
-        taken = known_config(entry.properties, options)[1]
+        taken = known_config(entry.properties, options)[1] - set(entry.properties)  # what an entry has of its own stays
         words = [f"--config_files={start}", f"--space={space}", f"--trials={trials}", *(f"--{key}={_word(options[key])}" for key in sorted(taken))]
         last, failure = in_a_process("tune", words, folder / "logs" / f"{name}.log", gpu, f"{entry.label}, {trials} trials")
         if failure:
@@ -67,7 +67,7 @@ def tune_entries(entries, options, seeds, trials, folder, jobs):
         entry.tuned = {"trials": done, "keys": keys, "folder": str(study), "about": f"{done} trials over {', '.join(keys)}, seed {seed}"}
         return None
 
-    failures = [failure for failure in queue(entries, work, jobs, "searches") if failure]
+    failures = [failure for failure in queue(entries, work, jobs, "searches", gpus) if failure]
     if failures:
         raise ValueError("\n".join(failures))
 

@@ -5,6 +5,7 @@ STAGE_KEYS = {
     "id_model": "id_train_batch_size",
 }
 TEST_KEY, TRAIN_KEY = "eval_batch_size", "train_batch_size"
+OTHER_ID_MODEL = "id_model_"  # before the name of one of `more_id_models`
 NOTABLE_SHARE, LONG_HOURS = 0.01, 2.0
 MARGIN = 2  # a whole run holds more than a few batches show: on ml-1m 3.7 GiB where they showed 2.0
 
@@ -40,6 +41,9 @@ def _memory(report, config):
             continue
         key = TEST_KEY if name == "test" else STAGE_KEYS.get(name, TRAIN_KEY)
         size = config[key] or 2
+        if name.startswith(OTHER_ID_MODEL):
+            yield f"{name} does not fit into memory: give {name.removeprefix(OTHER_ID_MODEL)} a smaller train_batch_size in --more_id_models."
+            continue
         less = f"set --{key}={max(1, size // 4 if 'does_not_fit' in stage else int(size * free / stage['peak_gib'] / MARGIN))} (now {size})"
         why = stage.get("does_not_fit") or f"a few batches took {stage['peak_gib']:.1f} GiB, a whole run may hold twice that, and {free:.1f} GiB are free"
         more = {"mirm_finetune": ", --mirm_max_tokens lower, or --mirm_tuning=lora", config["model"]: ", or a smaller --MAX_ITEM_LIST_LENGTH"}.get(name, "")
@@ -133,6 +137,10 @@ def _time(report, config):
         do = "take a smaller backbone or a lower --mirm_max_tokens, or leave rare items out with --item_inter_num_interval='[5,inf)'"
     elif name == "test":
         do = "use a faster machine; all users are ranked once"
+    elif name.startswith(OTHER_ID_MODEL):
+        do = f"give {name.removeprefix(OTHER_ID_MODEL)} in --more_id_models fewer epochs (now {stage['epochs']})"
+    elif "epochs" not in stage:  # features of SASRecContent
+        do = "take smaller encoders, or leave rare items out with --item_inter_num_interval='[5,inf)'"
     else:
         key = {"id_model": "id_epochs", "tuning": "tuning_epochs"}.get(name, "epochs")
         do = f"set --{key}={max(1, stage['epochs'] // 2)} (now {stage['epochs']}), or a smaller --MAX_ITEM_LIST_LENGTH (now {config['MAX_ITEM_LIST_LENGTH']})"

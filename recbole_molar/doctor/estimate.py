@@ -201,6 +201,7 @@ class Estimate:
             each = loading + seconds_per_batch(
                 drawn, lambda batch: int(batch[width].max()) * len(batch), lambda batch: trainer._train_epoch([batch], 0), self.device, BUDGET
             )
+            row = 0.0
             with watched(test, self.device):
                 row = self._evaluation(trainer, model, config, valid_data)
             validations = epochs // every + (epochs % every > 0) if every > 0 else 0
@@ -210,10 +211,13 @@ class Estimate:
                 validations=validations, validation_seconds=round(valid, 2), once_seconds=round(once, 1),
                 about=f"epochs: at most {epochs}, each {len(train_data):,} batches and a validation",
             )
-            test.update(seconds=round(row * len(test_data._dataset) + self._refill(model), 1), about=f"{len(test_data._dataset):,} users")
+            if "does_not_fit" not in test:
+                test.update(seconds=round(row * len(test_data._dataset) + self._refill(model), 1), about=f"{len(test_data._dataset):,} users")
         self.stages[name] = stage
-        if name == self.config["model"]:
+        if name == self.config["model"] and test:
             self.stages["test"] = test
+        elif name == self.config["model"]:
+            self.skip("test", "not tried: a batch of the training does not fit")
 
     def _before_training(self, trainer, model, train_data, drawn):
         """Seconds of what a model does once before training (Molar: a frozen ID model's user embeddings)."""

@@ -13,7 +13,8 @@ from tiny_comparison import example
 from tiny_data import tiny_interactions, write_inter
 
 from recbole_molar.__main__ import main
-from recbole_molar.compare.runs import find, parse_models, queue, visible_gpus
+from recbole_molar.compare.comparison import options_of
+from recbole_molar.compare.runs import chosen_gpus, find, parse_models, queue, visible_gpus
 from recbole_molar.compare.tables import as_latex, as_markdown, as_text
 from recbole_molar.config import Config
 from recbole_molar.quick_start import run
@@ -184,4 +185,59 @@ def test_runs_go_to_the_gpus_that_this_process_sees(monkeypatch):
     assert visible_gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7a")
     assert visible_gpus() == ["2", "GPU-7a"]
-    assert set(queue(range(4), lambda task, gpu: gpu, None, "runs")) <= {"2", "GPU-7a"}
+    assert set(queue(range(4), lambda task, gpu: gpu, None, "runs", visible_gpus())) <= {"2", "GPU-7a"}
+    chosen = [({}, ["2", "GPU-7a"]), ({"gpu_id": 1}, ["GPU-7a"]), ({"gpu_id": "1,0"}, ["GPU-7a", "2"]), ({"gpu_id": ""}, []), ({"use_cpu": True}, [])]
+    assert [chosen_gpus(options) for options, _ in chosen] == [gpus for _, gpus in chosen]
+    assert queue(range(2), lambda task, gpu: gpu, None, "runs", []) == [None, None]
+
+
+def test_the_later_file_wins_and_its_place_is_told(compare, finished, tmp_path):
+    """As in a run; what is typed wins over both."""
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("learning_rate: 0.1\nepochs: 3\nn_layers: 2\n")
+    two.write_text("n_layers: 1\nlearning_rate: -0.2\n")
+    _, given, origins = options_of([f"--config_files=[{one},{two}]", "--epochs=1"])
+    assert given == {"learning_rate": -0.2, "epochs": 1, "n_layers": 1}
+    assert origins == {"learning_rate": f"{two}, line 2", "n_layers": f"{two}, line 1"}
+    code, _, err = compare(**{**finished, "config_files": f"[{one},{two}]"})
+    assert code == 2 and f"{two}, line 2: learning_rate=-0.2: must be" in err
+
+
+def test_what_is_typed_wins_over_a_recipe(compare, finished, tmp_path):
+    recipe = tmp_path / "sasrec.yaml"
+    recipe.write_text("model: SASRec\ndataset: elsewhere\nepochs: 7\n")
+    code, out, err = compare(**{**finished, "models": f"{recipe},Popularity"})
+    assert code == 0 and "4 runs of 2 models, 4 of them done before" in out, err
+
+
+def test_finished_runs_of_data_that_has_moved(compare, finished, tmp_path):
+    folders = [str(folder) for folder in sorted((tmp_path / "saved" / "tiny").glob("SASRec-*"))]
+    (tmp_path / "data").rename(tmp_path / "moved")
+    given = {**finished, "models": json.dumps({"S": folders}), "data_path": str(tmp_path / "moved"), "output_dir": str(tmp_path / "tables")}
+    code, out, err = compare(**given)
+    assert code == 0 and Path(out.strip().splitlines()[-1]).is_relative_to(tmp_path / "tables"), err
+
+
+def test_without_validation(compare, make_data, flags):
+    """The tables stand; validation figures are none."""
+    make_data()
+    given = {key: value for key, value in flags(epochs=1, eval_step=0, report=False).items() if key != "model"}
+    code, out, err = compare(**given, models="SASRec,Popularity", seeds="[1]")
+    assert code == 0 and "ndcg@10" in out, err
+
+
+def test_models_with_other_items_are_refused_before_any_time_is_spent(compare, make_data, flags, tmp_path):
+    """Items that nobody had are candidates where .item is loaded, and not where it is not."""
+    data = make_data(items=True) / "tiny"
+    with open(data / "tiny.item", "a") as file:
+        file.write("unseen\tNobody had it\tgenre1\n")
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    models = {"S": {"model": "SASRec", "load_col": columns}, "P": {"model": "Popularity", "load_col": {**columns, "item": ["item_id", "genre"]}}}
+    given = {key: value for key, value in flags(report=False).items() if key not in ("model", "hidden_size", "n_heads", "inner_size", "n_layers")}
+    code, _, err = compare(**given, models=json.dumps(models), seeds="[1]")
+    assert code == 2 and "P and S cannot stand in one table, they have other items or users: load_col is" in err and not (tmp_path / "saved").exists()
+
+
+def test_labels_that_are_one_name_of_a_log():
+    with pytest.raises(ValueError, match="w-o CL comes twice"):
+        parse_models({"w/o CL": "Molar", "w-o CL": "SASRec"})

@@ -90,3 +90,12 @@ def test_each_space_that_is_shipped_is_valid_for_its_model(file, make_data, flag
     assert data or tuned.space_of(parse_models(model)[0]) == (file if file.stem != "default" else file.with_stem("SASRec"))
     Space(file).check(lambda chosen: Config(config_dict={"model": model, "dataset": "ml-100k", **chosen}), REFUSED)
     assert tuned.space_of(parse_models("NARM")[0]).stem == "default"
+
+
+def test_a_search_is_for_what_the_model_was_given(compare, small_spaces, monkeypatch):
+    """An option for all models does not take the place of one that a model has of its own."""
+    given = []
+    monkeypatch.setattr(tuned, "in_a_process", lambda command, words, *_: (given.append(words), ("no", "stopped here"))[1])
+    compare(models="{S: {model: SASRec, learner: sgd}, T: SASRec}", seeds=1, epochs=1, learner="adam", **{"tune-trials": 1})
+    assert ["--learner=adam" in words for words in given] == [False, True]
+    assert yaml.safe_load(Path(given[0][0].partition("=")[2]).read_text())["learner"] == "sgd"

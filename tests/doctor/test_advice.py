@@ -28,6 +28,16 @@ def test_what_does_not_fit_comes_first_with_a_size_that_does():
     assert found[4:] == ["something else"]
 
 
+def test_stages_without_epochs_and_other_id_models_have_advice_of_their_own():
+    def said(name, **stage):
+        estimate = {"stages": {name: {"seconds": 9e4, "peak_gib": 1.0, **stage}}, "total_seconds": 9e4, "free_gib": 4.0}
+        return problems({"estimate": estimate}, [], CONFIG)
+
+    assert "take smaller encoders" in said("item_features")[0]
+    assert "give GRU4Rec in --more_id_models fewer epochs (now 300)" in said("id_model_GRU4Rec", epochs=300)[0]
+    assert "give GRU4Rec a smaller train_batch_size in --more_id_models" in said("id_model_GRU4Rec", epochs=1, seconds=1.0, does_not_fit="no")[0]
+
+
 def test_nothing_wrong_is_nothing_said():
     assert problems({}, [], CONFIG) == []
 

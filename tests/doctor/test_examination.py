@@ -172,3 +172,18 @@ def test_a_backbone_in_a_folder_is_loaded_and_timed(make_data, flags, doctor, tm
 
 def test_unknown_command_lists_what_there_is(capsys):
     assert main(["docter"]) == 2 and "run, doctor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["evaluation", "training"])
+def test_what_does_not_fit_is_told(make_data, flags, doctor, monkeypatch, what):
+    """Not an error of the doctor's own, where its help is wanted most."""
+    from recbole_molar.doctor import estimate
+    from recbole_molar.doctor.rehearsal import DoesNotFit
+
+    def fails(*_):
+        raise DoesNotFit("out of memory")
+
+    make_data()
+    monkeypatch.setattr(*((estimate.Estimate, "_evaluation", fails) if what == "evaluation" else (estimate, "seconds_per_batch", fails)))
+    code, out, err = doctor(flags())[:3]
+    assert "does not fit" in out and "out of memory" in out and "unexpected" not in err, (code, out, err)

@@ -119,10 +119,10 @@ class AtomicFolder:
         Args:
             columns (list of str): names, without `item_id`; those for which `text` holds become `item_text_fields`.
             rows (iterable): (raw item id, list of cells); None is an empty cell.
-            text (function): of a name; default :func:`is_text`.
+            text (function): of a :func:`column_name`; default :func:`is_text`.
         """
         names = _distinct([column_name(name) for name in columns])
-        self.text_fields, self.has_links = [new for new, name in zip(names, columns, strict=True) if text(name)], "image_url" in names
+        self.text_fields, self.has_links = [new for new, name in zip(names, columns, strict=True) if text(column_name(name))], "image_url" in names
         missing = self.interactions.item_set()
         known, total = set(missing), len(missing)
         with self._open(".item") as file, progress(total, "write items", "items") as bar:
@@ -212,8 +212,8 @@ class AtomicFolder:
 
 
 def _merge(old, new):
-    """Move what a folder of pictures has, and the new one does not (by name without the ending), to the new one."""
-    if old.is_dir() and new.is_dir():
+    """Move what a folder of pictures has, and the new one does not (by name without the ending), to the new one; not what a link leads to."""
+    if old.is_dir() and not old.is_symlink() and new.is_dir():
         there = {file.stem for file in new.iterdir()}
         for file in old.iterdir():
             if file.stem not in there:

@@ -222,15 +222,24 @@ def read_header(file, separator):
 
 
 def quotes_are_text(file, separator):
-    """Whether a table's quotation marks cannot be CSV's: all its lines are whole rows, and a cell begins with one that does not end it."""
-    width, found = None, False
-    for _, line in lines(file):
+    """Whether a table's quotation marks cannot be CSV's: all its lines are whole rows, and a cell begins with one that does not end it.
+
+    Raises:
+        ValueError: other cells are quoted as in CSV; names the line.
+    """
+    width, found, quoted = None, 0, False
+    for number, line in lines(file):
         cells = line.split(separator)
         width = width or len(cells)
         if line and len(cells) != width:
             return False
-        found = found or '"' in line and any(cell.startswith('"') and not QUOTED.fullmatch(cell) for cell in cells)
-    return found
+        for cell in cells if '"' in line else ():
+            whole = cell.startswith('"') and QUOTED.fullmatch(cell)
+            quoted = quoted or bool(whole)
+            found = found or (number if cell.startswith('"') and not whole else 0)
+    if found and quoted:
+        raise ValueError(f"{file}, line {found}: a cell begins with a quotation mark that does not end it, and others are quoted. Quote all, or none.")
+    return bool(found)
 
 
 def table_chunks(file, separator, columns=None, names=None, encoding="utf-8-sig", quoted=True):

@@ -8,7 +8,7 @@ import re
 from itertools import chain
 from pathlib import Path
 
-from dataset_converters.atomic import AtomicFolder, add_output_arguments, is_text
+from dataset_converters.atomic import AtomicFolder, add_output_arguments, column_name, is_text
 from dataset_converters.columns import UNITS, Times, check_ids, find_column, to_numbers
 from dataset_converters.interactions import InteractionReader, add_filter_arguments
 from dataset_converters.item_files import cell_text, image_text, plain, record_chunks
@@ -133,5 +133,5 @@ def _items(arguments, chunks, file):
             for row in zip(*(part[name] for name in part.columns)):
                 yield row[0], [(image_text if name == image else cell_text)(cell) for name, cell in zip(columns, row[1:])]
 
-    given = set(names[: len(texts)])
+    given = {column_name(name) for name in names[: len(texts)]}
     return names, rows(), given.__contains__ if texts else is_text

@@ -15,7 +15,7 @@ from recbole_molar.property_combinations import negatives_fit_the_loss
 from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError, bad_value
 from recbole_molar.property_schema import PICKLED, Properties, check
 from recbole_molar.property_values import MERGED_KEYS, as_list, check_kinds
-from recbole_molar.run_folder import RESULT
+from recbole_molar.run_folder import CONFIG, LOG, RESULT
 from recbole_molar.utils import get_model
 from recbole.config import Config as RecBoleConfig
 from recbole.utils.argument_list import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
@@ -86,6 +86,10 @@ class Config(RecBoleConfig):
             content, lines = read_with_lines(file)
             if content.get("model") == "Molar" and Path(file).with_name(RESULT).is_file():
                 content = {**NOT_IN_OLD_RUNS, **content}
+            if Path(file).name == CONFIG and Path(file).with_name(LOG).is_file():  # a run's own, maybe of before 2026-11-23
+                content.pop("use_gpu", None)  # what its machine had
+                if content.get("id_model") == "DuoRec":
+                    content.setdefault("id_sim", "dot")
             merged.update(content)
             places.update(_places(file, lines))
         self.given = {**places, **self.given}

@@ -6,7 +6,6 @@ The mean over processes of the gradients is the gradient of one process with the
 import contextlib
 import functools
 import os
-import random
 from datetime import timedelta
 
 import torch
@@ -99,11 +98,9 @@ def mean_over_processes(tensor):
 
 
 def own_noise(*numbers):
-    """Seed torch and Python by these whole numbers and by the process: dropout must not be the same on all. The main process goes on as if alone."""
+    """Seed torch by these whole numbers and by the process: dropout must not be the same on all. The main process goes on as if alone."""
     if process_index():
-        seed = functools.reduce(lambda seed, number: (seed * 1_000_003 + number) % 2**63, (*numbers, process_index()))
-        torch.manual_seed(seed)
-        random.seed(seed)
+        torch.manual_seed(functools.reduce(lambda seed, number: (seed * 1_000_003 + number) % 2**63, (*numbers, process_index())))
 
 
 def first_to_fail():

@@ -218,9 +218,12 @@ def content_hash(config, dataset, content):
     return digest.hexdigest()[:16]
 
 
+READ_ALL_FEATURES = ("DIN", "DIEN")
+
+
 def feature_hash(config):
-    """Hex digest of the files that a model of RecBole takes features of items and users from (SASRecF, FDSA); None for a model without."""
-    if not (config["selected_features"] or config["item_attribute"]):
+    """Hex digest of the files that a model of RecBole takes features of items and users from (SASRecF, FDSA, DIN); None for a model without."""
+    if not (config["selected_features"] or config["item_attribute"] or config["model"] in READ_ALL_FEATURES):
         return None
     digest = hashlib.sha256()
     for ending in ("item", "user"):

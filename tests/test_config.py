@@ -284,3 +284,13 @@ def test_the_device_is_the_one_that_was_asked_for(monkeypatch, given, device):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     config = Config(config_dict={"model": "SASRec", "dataset": "ml-100k", **given})
     assert config["device"].type == device and "use_gpu" not in config.as_yaml()
+
+
+def test_the_file_of_an_old_run_is_read_as_it_was_meant(monkeypatch, tmp_path):
+    """It said what the machine had, and nothing of a default that is another one now."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    (tmp_path / "config.yaml").write_text("model: Molar\ndataset: ml-100k\nuse_gpu: false\nid_model: DuoRec\n")
+    assert Config(config_file_list=[tmp_path / "config.yaml"])["device"].type == "cpu"  # somebody's own file
+    (tmp_path / "train.log").touch()
+    config = Config(config_file_list=[tmp_path / "config.yaml"])
+    assert config["device"].type == "cuda" and config["id_sim"] == "dot"

@@ -114,7 +114,7 @@ def _entry(label, one, typed):
         if "model" not in properties:
             raise ValueError(f"--models: {text}: a recipe needs a line `model: NAME`.")
         properties = {key: value for key, value in properties.items() if key not in typed}
-        return Entry(str(label or Path(text).stem), properties, origins={key: f"{text}, line {line}" for key, line in lines.items()})
+        return Entry(str(label or Path(text).stem), properties, origins={key: f"{text}, line {line}" for key, line in lines.items() if key in properties})
     if os.sep in text or Path(text).is_dir():
         return Entry(str(label or _label_of(text)), {}, [_finished(text)])
     return Entry(str(label or text), {"model": text}, origins={"model": "--models"})
@@ -259,7 +259,7 @@ def check_content(runs):
             stages = stages_of(config.model_class)
             now[kind] = content_hash(config, dataset, stages and stages.read_item_content(config, dataset))
         if now[kind] != then:
-            raise ValueError(f"{run.folder}: the items' texts, pictures or features, or times, have changed since this run. Delete it, and it is run again.")
+            raise ValueError(f"{run.folder}: texts, pictures or features of the items, or times, have changed since, or are read otherwise now. Delete it.")
 
 
 def read_curve(folder):

@@ -61,7 +61,9 @@ def difference(a, b, drawn_a, drawn_b):
     if variance > 0:
         freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts if part > 0)
         p = float(2 * stats.t.sf(abs(mean) / variance**0.5, freedom))
-        if spread:
+        if users.size == 1:
+            p = 1.0
+        elif spread:
             wider = (variance / parts[0][0]) ** 0.5 * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
     else:
         p = 1.0 if mean == 0 or users.size == 1 else 0.0

@@ -128,7 +128,7 @@ def notes(found, tested=True):
     lines = []
     if tested and found["differences"]:
         lines.append(f"* differs from {found['reference']}: p < {SIGNIFICANT} after Holm's correction over all models and metrics.")
-        lines.append("p: paired t-test over users, with the variance between seeds in its error. Interval: paired bootstrap over users, widened by the same variance.")
+        lines.append("p: paired t-test over users, with the variance between seeds in its error. Interval: paired bootstrap over users, widened by that.")
     single = [model["label"] for model in found["models"] if len(model["seeds"]) == 1]
     lines += [f"{model['label']} is tuned: {model['tuned']['about']}, chosen by validation." for model in found["models"] if model.get("tuned")]
     if single and found["differences"]:

@@ -1,6 +1,7 @@
 """An atomic file as it stands, checked before and beside RecBole's reader, which passes over much of what is wrong in one."""
 
 import contextlib
+import csv
 
 MAX_HEADER = 1 << 20  # characters
 
@@ -40,15 +41,16 @@ class AtomicFile:
         """(number, cells) of each line that is not empty; the first is the header."""
         with open(self.path, encoding=self.encoding) as file:
             for number, line in enumerate(file, start=1):
-                if line.strip(" \r\n"):  # as RecBole's reader does: a line of separators alone is a row
-                    yield number, line.rstrip("\n").split(self.separator)
+                cells = line.rstrip("\n").split(self.separator)
+                if len(cells) > 1 or line.strip():  # as RecBole's reader does: a line of separators alone is a row
+                    yield number, cells
 
-    def check_rows(self, n_read):
+    def check_rows(self, n_read, ids):
         """Raise ValueError for what RecBole's reader passes over: a row longer than the header (it drops what stands beyond, but the row has slipped),
         and lines that a quotation mark has joined.
 
         Args:
-            n_read (int): rows that RecBole has read.
+            n_read (int): rows that RecBole has read. ids (list of str): columns of one word each; any other may hold a quoted line break.
         """
         if len(self.separator) > 1:  # a regular expression, to RecBole
             return
@@ -58,11 +60,20 @@ class AtomicFile:
             if len(cells) > width:
                 raise ValueError(f"{self.path}, line {number}: {len(cells)} columns, but the header has {width}.")
             n_lines += 1
-        if n_lines != n_read:
+        if n_lines != n_read and not self._is_csv(n_read, ids):
             opened = (number for number, cells in self._lines() if any(cell.startswith('"') and cell.count('"') % 2 for cell in cells))
             line = next(opened, 0)
             cause = f", line {line}: a cell begins with a quotation mark, and RecBole reads all up to the next one as its text" if line else ""
             raise ValueError(f"{self.path}{cause}. It has {n_lines:,} rows, of which RecBole reads {n_read:,}. Remove quotation marks from ids.")
+
+    def _is_csv(self, n_read, ids):
+        """Whether quotation marks join lines as they should: all rows are whole, and no id or time spans lines."""
+        with open(self.path, encoding=self.encoding, newline="") as file, contextlib.suppress(csv.Error):
+            header, *rows = (row for row in csv.reader(file, delimiter=self.separator, strict=True) if row)
+            places = [place for place, column in enumerate(header) if column.split(":")[0] in ids]
+            whole = all(len(row) == len(header) and not any("\n" in row[place] or self.separator in row[place] for place in places) for row in rows)
+            return len(rows) == n_read and whole
+        return False
 
     def bad_number(self):
         """`, line 7: 'soon' is no number` for the first such cell of a column of numbers; "" where there is none."""

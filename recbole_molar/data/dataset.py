@@ -119,7 +119,7 @@ class HistoryDataset(SequentialDataset):
         except (ValueError, pd.errors.ParserError, csv.Error, LookupError) as error:
             raise ValueError(f"{filepath}{file.bad_number()}: cannot be read as an atomic file ({str(error).strip()[:300]}).") from error
         if feat is not None and source == FeatureSource.INTERACTION:
-            file.check_rows(len(feat))
+            file.check_rows(len(feat), [self.uid_field, self.iid_field, self.time_field])
             for field in (self.uid_field, self.iid_field):
                 if len(bad := np.flatnonzero(feat[field].isna())):
                     raise ValueError(

@@ -213,6 +213,8 @@ class Estimate:
             )
             if "does_not_fit" not in test:
                 test.update(seconds=round(row * len(test_data._dataset) + self._refill(model), 1), about=f"{len(test_data._dataset):,} users")
+        if name != self.config["model"] and "does_not_fit" in test:
+            stage["does_not_fit"] = test["does_not_fit"]
         self.stages[name] = stage
         if name == self.config["model"] and test:
             self.stages["test"] = test

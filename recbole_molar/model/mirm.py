@@ -121,7 +121,7 @@ class MIRM(ItemEncoder):
 
     def _uses(self):
         """Properties that make weights of equal shapes other functions."""
-        uses = {"mirm_lora_alpha": self.backbone.lora_alpha} if self.backbone.tuning == "lora" else {}
+        uses = {"mirm_lora_alpha": float(self.backbone.lora_alpha)} if self.backbone.tuning == "lora" else {}
         if self.name == "compact":
             config = self.backbone.plain.config
             text, vision = config.get_text_config(), config.vision_config

@@ -299,7 +299,7 @@ class SequentialTrainer(RankingTrainer):
         if train_data is not None and meta["split_hash"] not in (None, train_data._dataset.split_hash()):
             raise ValueError(f"{path}: was trained on other data (split_hash differs). Put the data back as it was, or start a new run.")
         if self.content_hash is not None and meta.get("content_hash") not in (None, self.content_hash):
-            found = "was trained on other texts, pictures, features or times (content_hash differs)"
+            found = "was trained on other texts, pictures, features or times, or reads them otherwise now (content_hash differs)"
             raise ValueError(f"{path}: {found}. Put the data back as it was, or start a new run.")
         self._load_model(tensors)
         try:

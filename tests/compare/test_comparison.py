@@ -208,6 +208,7 @@ def test_what_is_typed_wins_over_a_recipe(compare, finished, tmp_path):
     recipe.write_text("model: SASRec\ndataset: elsewhere\nepochs: 7\n")
     code, out, err = compare(**{**finished, "models": f"{recipe},Popularity"})
     assert code == 0 and "4 runs of 2 models, 4 of them done before" in out, err
+    assert "--epochs=-1: must be" in compare(**{**finished, "models": f"{recipe},Popularity", "epochs": -1})[2]
 
 
 def test_finished_runs_of_data_that_has_moved(compare, finished, tmp_path):

@@ -78,4 +78,4 @@ def test_the_interval_says_what_p_says(seeds):
 
 
 def test_one_user_tells_nothing():
-    assert differ(np.ones((1, 1)), np.zeros((1, 1))).p == 1.0
+    assert differ(np.ones((1, 1)), np.zeros((1, 1))).p == 1.0 == differ(np.array([[0.9], [1.0]]), np.zeros((2, 1))).p

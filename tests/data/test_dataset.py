@@ -391,3 +391,11 @@ def test_masked_histories_hold_every_training_item_once(make_data, flags, width)
     # a window is full of targets, so the first item of a history that fills its windows to the brim is in none
     assert found == {user: length - (length > 1 and (length - 1) % width == 0) for user, length in lengths.items()}
     assert masked > 0.7 * sum(found.values())
+
+
+def test_a_quoted_line_break_outside_ids_is_one_cell(tmp_path, load):
+    rows = [(user, item, time, '"good\nfilm"' if place == 3 else "x") for place, (user, item, time) in enumerate(tiny_interactions())]
+    write_inter(tmp_path / "data" / "tiny", rows, header="user_id:token\titem_id:token\ttimestamp:float\treview:token")
+    dataset = load()
+    dataset.build()
+    assert len(dataset.sorted_items) == len(rows)

@@ -126,3 +126,14 @@ def test_numbers_are_exact(tmp_path):
         folder.write_interactions(some((1588687728.923, 1e9 + 1 / 3)))
     values = [float(line.split("\t")[2]) for line in (tmp_path / "made" / "made.inter").read_text().splitlines()[1:]]
     assert values == [1588687728.923, 1e9 + 1 / 3]
+
+
+def test_overwriting_takes_nothing_from_a_folder_that_is_linked_to(tmp_path):
+    folder, shared = write(tmp_path / "out"), tmp_path / "shared"
+    shared.mkdir()
+    (shared / "i.jpg").write_text("picture")
+    (folder / "images").symlink_to(shared)
+    with AtomicFolder(tmp_path / "out", "made", True) as new:
+        new.write_interactions(some())
+        (new.images / "j.jpg").write_text("new")
+    assert (shared / "i.jpg").is_file() and [file.name for file in (folder / "images").iterdir()] == ["j.jpg"]

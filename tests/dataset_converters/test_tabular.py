@@ -270,3 +270,16 @@ def test_ratings_as_they_were(tmp_path, convert, out):
 def test_times_of_two_units(tmp_path, refused):
     rows = "user_id,item_id,timestamp\nu,a,1600000000\nu,b,1600000001000\n"
     assert "1600000000 looks like s, 1600000001000 like ms" in refused("tabular", write(tmp_path / "x.csv", rows))
+
+
+def test_links_and_ids_are_known_by_names_of_several_words(tmp_path, convert, out):
+    convert("tabular", clicks(tmp_path), "--items", item_table(tmp_path, ["title", "Product Url", "IMDB ID"], ["T{}", "http://x/{}", "tt{}"]))
+    assert 'item_text_fields: ["title"]' in read_back(out / "made")[2]
+
+
+def test_some_cells_quoted_and_some_not(tmp_path, refused):
+    """Neither way is right for all of them."""
+    ids = sorted({i for _, i, _, _ in interactions()})
+    cells = ['"Best Film"', '"Weird" Al', *"abcd"]
+    table = "item_id\ttitle\n" + "".join(f"i{i}\t{cell}\n" for i, cell in zip(ids, cells, strict=True))
+    assert "items.tsv, line 3: a cell begins with a quotation mark" in refused("tabular", clicks(tmp_path), "--items", write(tmp_path / "items.tsv", table))

@@ -382,7 +382,7 @@ COUNTED = {
     "a byte-order mark": (table("\ufeff" + ROWS), "12 users, 6 items, 60 interactions"),
     "other members of a zip": (
         lambda raw: ["movielens", "--input-path", zip_of(raw.mkdir() or raw / "ml.zip", {
-            "../../ratings.csv": CSV_HEAD + "1,1,4.0,5\n", "x/../../movies.csv": "movieId,title,genres\n1,A (1999),B\n", "../../evil.sh": "rm"})],
+            "../../ratings.csv": CSV_HEAD + "1,1,4.0,5\n", "../../movies.csv": "movieId,title,genres\n1,A (1999),B\n", "../../evil.sh": "rm"})],
         "1 users, 1 items, 1 interactions",
     ),
 }

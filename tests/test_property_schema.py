@@ -72,11 +72,11 @@ def test_what_the_test_finds(tmp_path, line, message):
     assert re.search(message, "\n".join(wrong(tmp_path / "Foo.yaml")))
 
 
-@pytest.mark.parametrize("key", FIELDS)
 @pytest.mark.parametrize("value", [{"no": "such"}, "8 bit?", -1e9, [[]], 2])
-def test_any_bad_value_has_an_error_of_its_own(key, value):
+def test_any_bad_value_has_an_error_of_its_own(value):
     """Nothing but PropertyError, which names the key, comes of a value of any kind."""
-    try:
-        check({key: value})
-    except PropertyError as error:
-        assert key in str(error)
+    for key in FIELDS:
+        try:
+            check({key: value})
+        except PropertyError as error:
+            assert key in str(error)

@@ -215,7 +215,7 @@ def test_a_tokenizer_without_padding(content, source, tmp_path):
 
 
 @pytest.mark.parametrize("made, here, message", [
-    ({"tuning": "lora", "lora_alpha": 16}, {"tuning": "lora", "lora_alpha": 64}, "mirm_lora_alpha=16, but this run has mirm_lora_alpha=64"),
+    ({"tuning": "lora", "lora_alpha": 16}, {"tuning": "lora", "lora_alpha": 64}, "mirm_lora_alpha=16.0, but this run has mirm_lora_alpha=64.0"),
     ({"backbone_options": {"compact_num_heads": 2, "compact_num_kv_heads": 1}}, {"backbone_options": {"compact_num_heads": 4}}, "compact_num_heads=2"),
     ({"backbone_options": {"compact_vision_heads": 2}}, {"backbone_options": {"compact_vision_heads": 4}}, "compact_vision_heads=2"),
 ])  # fmt: skip

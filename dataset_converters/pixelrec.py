@@ -9,7 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
-from dataset_converters.atomic import AtomicFolder, add_output_arguments
+from dataset_converters.atomic import PICTURES, AtomicFolder, add_output_arguments
 from dataset_converters.columns import Times
 from dataset_converters.files import Plain, progress, read_header, table_chunks
 from dataset_converters.interactions import InteractionReader, add_filter_arguments, safe_id
@@ -82,7 +82,7 @@ def _covers(folder):
     if not Path(folder).is_dir():
         raise ValueError(f"--covers={folder}: no such folder.")
     with os.scandir(folder) as entries:
-        found = {safe_id(entry.name.rpartition(".")[0]): entry.path for entry in entries if entry.name.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))}
+        found = {safe_id(entry.name.rpartition(".")[0]): entry.path for entry in entries if entry.name.lower().endswith(PICTURES)}
     if not found:
         raise ValueError(f"--covers={folder}: holds no .jpg, .jpeg, .png or .webp.")
     return found

@@ -81,18 +81,12 @@ class Config(RecBoleConfig):
         return yaml_loader()
 
     def _load_config_files(self, file_list):
-        merged, places = {}, {}
+        merged, found = {}, {}
         for file in file_list or []:
             content, lines = read_with_lines(file)
-            if content.get("model") == "Molar" and Path(file).with_name(RESULT).is_file():
-                content = {**NOT_IN_OLD_RUNS, **content}
-            if Path(file).name == CONFIG and Path(file).with_name(LOG).is_file():  # a run's own, maybe of before 2026-11-23
-                content.pop("use_gpu", None)  # what its machine had
-                if content.get("id_model") == "DuoRec":
-                    content.setdefault("id_sim", "dot")
-            merged.update(content)
-            places.update(_places(file, lines))
-        self.given = {**places, **self.given}
+            merged.update(_as_it_was_meant(content, Path(file)))
+            found.update(places(file, lines))
+        self.given = {**found, **self.given}
         return merged
 
     def _convert_config_dict(self, config_dict):
@@ -118,7 +112,7 @@ class Config(RecBoleConfig):
     def _update_internal_config_dict(self, file):
         content, lines = read_with_lines(file)
         self.internal_config_dict.update(content)
-        self.origins.update(_places(f"RecBole's {Path(file).parent.name}/{Path(file).name}".replace("properties/", ""), lines))
+        self.origins.update(places(f"RecBole's {Path(file).parent.name}/{Path(file).name}".replace("properties/", ""), lines))
         return content
 
     def _load_internal_config_dict(self, model, model_class, dataset):
@@ -168,7 +162,7 @@ class Config(RecBoleConfig):
                 if isinstance(content.get(key), dict) and isinstance(self.internal_config_dict.get(key), dict):
                     content[key] = {**self.internal_config_dict[key], **content[key]}
             self.internal_config_dict.update(content)
-            self.origins.update(_places(file, lines))
+            self.origins.update(places(file, lines))
 
     def _read_data_sets_own(self, file):
         """The data set's own YAML: it comes with the data, perhaps from a stranger, and may describe them but not choose code or other files."""
@@ -176,14 +170,14 @@ class Config(RecBoleConfig):
         for key in content:
             if key in NOT_OF_A_DATA_SET or key in PICKLED:
                 text = f"{key}: a data set may not set this. Take the line out; give --{key} on the command line if you want it."
-                raise PropertyError(key, text).locate(_places(file, lines))
+                raise PropertyError(key, text).locate(places(file, lines))
             if key not in self.known_keys | _keys_of_any_model() and not self._is_id_model_key(key):
                 hint = did_you_mean(key, {*map(str, self.known_keys), *_keys_of_any_model()})
-                raise UnknownPropertyError(key, f"{key}: unknown property.{hint}").locate(_places(file, lines))
+                raise UnknownPropertyError(key, f"{key}: unknown property.{hint}").locate(places(file, lines))
         image_dir = Path(str(content.get("item_image_dir", "")))
         if image_dir.is_absolute() or ".." in image_dir.parts:
             text = f"item_image_dir={image_dir}: a data set's own pictures lie below its folder. Give --item_image_dir for others."
-            raise PropertyError("item_image_dir", text).locate(_places(file, lines))
+            raise PropertyError("item_image_dir", text).locate(places(file, lines))
         self._read_ours(file)
 
     def _check_keys(self):
@@ -270,7 +264,7 @@ def refuse_foreign_code(file, typed, flags=None):
         for name in value if isinstance(value, dict) else as_list(value):
             if "." in str(name) and typed.get(flag) != content[key]:
                 text = f"{key}={name} is code outside recbole_molar, and would be run. If you trust it, add --{flag}={content[key]}."
-                raise PropertyError(key, text).locate(_places(file, lines))
+                raise PropertyError(key, text).locate(places(file, lines))
 
 
 def id_model_files(name, dataset):
@@ -294,7 +288,18 @@ def _keys_of_any_model():
     return {key for file in files for key in re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.M)}
 
 
-def _places(file, lines):
+def _as_it_was_meant(content, file):
+    """What a file says; where it is the config.yaml of an earlier version's run, with what that run did, in the place of today's defaults."""
+    if content.get("model") == "Molar" and file.with_name(RESULT).is_file():
+        content = {**NOT_IN_OLD_RUNS, **content}
+    if file.name == CONFIG and file.with_name(LOG).is_file():
+        content.pop("use_gpu", None)  # until 2026-11-23, what its machine had
+        if content.get("id_model") == "DuoRec":
+            content.setdefault("id_sim", "dot")
+    return content
+
+
+def places(file, lines):
     """Key -> "file, line 3"; the path of one of our files from `properties/` on."""
     path, ours = Path(file), properties_dir()
     name = path.relative_to(ours.parent) if path.is_relative_to(ours) else file

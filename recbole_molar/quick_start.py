@@ -34,6 +34,7 @@ SHARED_WITH_ID_MODEL = (
     "metric_decimal_place", "mask_history", "train_windows", "train_all_positions", "show_progress", "worker", "data_path", "debug",
 )
 
+READ_ALL_FEATURES = ("DIN", "DIEN")  # models of RecBole that name no columns of .item and .user
 DONE = "done.json"  # of an ID model in the cache: its best validation result
 
 
@@ -218,9 +219,6 @@ def content_hash(config, dataset, content):
     return digest.hexdigest()[:16]
 
 
-READ_ALL_FEATURES = ("DIN", "DIEN")
-
-
 def feature_hash(config):
     """Hex digest of the files that a model of RecBole takes features of items and users from (SASRecF, FDSA, DIN); None for a model without."""
     if not (config["selected_features"] or config["item_attribute"] or config["model"] in READ_ALL_FEATURES):
@@ -313,8 +311,7 @@ def _load_trained(config, model, accelerator, folder, told):
 
 def id_model_cache(config, id_config, split_hash):
     """Folder in the cache for an ID model of these properties on this split; it is finished where it holds `done.json`."""
-    features = feature_hash(id_config)
-    return part_cache(config["output_dir"], "id_model", id_config, [split_hash, features] if features else split_hash)
+    return part_cache(config["output_dir"], "id_model", id_config, [split_hash, feature_hash(id_config)])
 
 
 def trained_id_model(config, id_config, split_hash):
@@ -322,10 +319,11 @@ def trained_id_model(config, id_config, split_hash):
     cache = id_model_cache(config, id_config, split_hash)
     if (cache / DONE).is_file():
         return cache
+    features = feature_hash(id_config)
     for folder in runs_like(config["output_dir"], id_config.as_yaml()):
         with contextlib.suppress(ValueError):  # cut, or not what a run writes
             result = read_json(folder / RESULT)
-            if (folder / BEST).is_file() and (result.get("split_hash"), result.get("content_hash")) == (split_hash, feature_hash(id_config)):
+            if (folder / BEST).is_file() and (result.get("split_hash"), result.get("content_hash")) == (split_hash, features):
                 return folder
     return None
 

@@ -16,7 +16,7 @@ from recbole_molar.compare.segments import Audience
 from recbole_molar.compare.statistics import bootstrap, difference, holm
 from recbole_molar.compare.tables import as_csv, as_latex, as_markdown, as_text
 from recbole_molar.compare.tuned import check_tuning, tune_entries
-from recbole_molar.config import Config
+from recbole_molar.config import Config, places
 from recbole_molar.property_error import bad_value
 from recbole_molar.property_values import as_list
 from recbole_molar.run_folder import RANKS, make_folder
@@ -56,7 +56,7 @@ def options_of(arguments, more=()):
     for file in config_file_list(given.pop("config_files", None)):
         properties, lines = read_with_lines(file)
         of_files.update(properties)
-        origins.update({key: f"{file}, line {line}" for key, line in lines.items()})
+        origins.update(places(file, lines))
     return own, {**of_files, **given}, {key: origin for key, origin in origins.items() if key not in given}
 
 

@@ -89,7 +89,7 @@ def parse_models(value, typed=()):
     if not pairs:
         raise ValueError(f"--models={value}: give models, recipe files or run folders, for example --models=Molar,SASRec,recipe/sasrec-ml-1m.yaml.")
     entries = [_entry(label, one, typed) for label, one in pairs]
-    labels = [entry.label.replace(os.sep, "-") for entry in entries]  # as in the names of logs
+    labels = [file_name(entry.label) for entry in entries]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ValueError(f"--models: {', '.join(twice)} comes twice. Give labels: --models='{{first: ..., second: ...}}'.")
@@ -218,6 +218,13 @@ def check_protocol(runs):
                 )
 
 
+def _data_of(config):
+    """The data set of a run, built."""
+    dataset = create_dataset(config, all_positions="LS" in config["eval_args"]["split"])
+    dataset.build()
+    return dataset
+
+
 def check_candidates(runs):
     """Raise ValueError where models that load other parts of the data would be tested on other items or users: before any time is spent."""
     kinds = {}
@@ -225,10 +232,7 @@ def check_candidates(runs):
         kinds.setdefault(json.dumps([run.properties.get(key) for key in OF_CANDIDATES], sort_keys=True, default=str), run)
     hashes = {}
     for run in kinds.values() if len(kinds) > 1 else ():
-        config = Config(config_dict=dict(run.properties))
-        dataset = create_dataset(config, all_positions="LS" in config["eval_args"]["split"])
-        dataset.build()
-        hashes.setdefault(dataset.split_hash(), run)
+        hashes.setdefault(_data_of(Config(config_dict=dict(run.properties))).split_hash(), run)
     if len(hashes) > 1:
         first, other = list(hashes.values())[:2]
         differ = [key for key in OF_CANDIDATES if first.properties.get(key) != other.properties.get(key)]
@@ -254,9 +258,7 @@ def check_content(runs):
         config = Config(config_dict=dict(run.properties))
         kind = json.dumps([config["model"], {key: value for key, value in run.properties.items() if key.startswith(OF_CONTENT)}], sort_keys=True, default=str)
         if kind not in now:
-            dataset = create_dataset(config, all_positions="LS" in config["eval_args"]["split"])
-            dataset.build()
-            stages = stages_of(config.model_class)
+            dataset, stages = _data_of(config), stages_of(config.model_class)
             now[kind] = content_hash(config, dataset, stages and stages.read_item_content(config, dataset))
         if now[kind] != then:
             raise ValueError(f"{run.folder}: texts, pictures or features of the items, or times, have changed since, or are read otherwise now. Delete it.")
@@ -308,7 +310,7 @@ def run_missing(runs, folder, jobs, gpus):
     """
 
     def work(run, gpu):
-        name = f"{run.label.replace(os.sep, '-')}-{run.seed}"
+        name = f"{file_name(run.label)}-{run.seed}"
         if run.folder:
             words = [f"--resume={run.folder}", *typed_code(run.properties)]
         else:
@@ -323,6 +325,11 @@ def run_missing(runs, folder, jobs, gpus):
     missing = [run for run in runs if not run.is_done]
     failures = queue(missing, work, jobs, "runs", gpus)
     return {f"{run.label}, seed {run.seed}": failure for run, failure in zip(missing, failures) if failure}
+
+
+def file_name(label):
+    """A label as a part of a file's name, such as that of a log."""
+    return label.replace(os.sep, "-")
 
 
 def typed_code(properties):

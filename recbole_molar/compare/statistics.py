@@ -57,16 +57,14 @@ def difference(a, b, drawn_a, drawn_b):
     mean, spread = float(users.mean()), float(users.std(ddof=1)) if users.size > 1 else 0.0
     parts = [(spread**2 / users.size, users.size - 1), *(_between_seeds(x) for x in (a, b) if len(x) > 1)]
     variance = sum(part for part, _ in parts)
-    wider = 1.0
-    if variance > 0:
+    p = wider = 1.0
+    if users.size > 1 and variance > 0:
         freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts if part > 0)
         p = float(2 * stats.t.sf(abs(mean) / variance**0.5, freedom))
-        if users.size == 1:
-            p = 1.0
-        elif spread:
+        if spread:
             wider = (variance / parts[0][0]) ** 0.5 * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
-    else:
-        p = 1.0 if mean == 0 or users.size == 1 else 0.0
+    elif users.size > 1 and mean != 0:
+        p = 0.0
     low, high = mean + wider * (np.quantile(drawn_a.mean(1) - drawn_b.mean(1), [0.025, 0.975]) - mean)
     base = float(b.mean())
     return Difference(mean, mean / base if base else float("nan"), float(low), float(high), p, mean / spread if spread else 0.0)

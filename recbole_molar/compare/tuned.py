@@ -1,12 +1,11 @@
 """`compare --tune-trials`: the same number of trials for every model, each in a process of `tune`, before the comparison runs the best."""
 
 import csv
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from recbole_molar.command_line import dump_yaml, properties_dir, read_yaml
-from recbole_molar.compare.runs import in_a_process, known_config, queue, write_properties
+from recbole_molar.compare.runs import file_name, in_a_process, known_config, queue, write_properties
 
 NOTHING_SEARCHED = "nothing to tune"
 ANY_MODEL = "default"  # properties/hyper/default.yaml
@@ -53,7 +52,7 @@ def tune_entries(entries, options, seeds, trials, folder, jobs, gpus):
         if not keys:
             entry.tuned = {"trials": 0, "keys": [], "folder": None, "about": NOTHING_SEARCHED}
             return None
-        name = f"tune-{entry.label.replace(os.sep, '-')}"
+        name = f"tune-{file_name(entry.label)}"
         start = write_properties(folder / "logs" / f"{name}.yaml", {**entry.properties, "seed": seed})
         taken = known_config(entry.properties, options)[1] - set(entry.properties)  # what an entry has of its own stays
         words = [f"--config_files={start}", f"--space={space}", f"--trials={trials}", *(f"--{key}={_word(options[key])}" for key in sorted(taken))]

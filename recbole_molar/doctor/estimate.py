@@ -213,12 +213,12 @@ class Estimate:
             )
             if "does_not_fit" not in test:
                 test.update(seconds=round(row * len(test_data._dataset) + self._refill(model), 1), about=f"{len(test_data._dataset):,} users")
-        if name != self.config["model"] and "does_not_fit" in test:
-            stage["does_not_fit"] = test["does_not_fit"]
         self.stages[name] = stage
-        if name == self.config["model"] and test:
+        if name != self.config["model"]:  # has no stage for its evaluation
+            stage.update({key: test[key] for key in test if key == "does_not_fit"})
+        elif test:
             self.stages["test"] = test
-        elif name == self.config["model"]:
+        else:
             self.skip("test", "not tried: a batch of the training does not fit")
 
     def _before_training(self, trainer, model, train_data, drawn):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import torch
 
 from recbole_molar.checkpoint import load_tensors, save_tensors
@@ -98,7 +99,7 @@ class MIRM(ItemEncoder):
         digest = hashlib.sha256(repr(settings).encode())
         digest.update(json.dumps(self._tokenizer(), sort_keys=True).encode())
         for name, value in sorted(self.backbone.sample_inputs().items()):
-            digest.update(f"{name}{value}".encode() if not isinstance(value, torch.Tensor) else name.encode() + value.contiguous().numpy().tobytes())
+            digest.update(name.encode() + np.asarray(value).tobytes())
         hash_weights(digest, self.backbone.model)
         return digest.hexdigest()
 

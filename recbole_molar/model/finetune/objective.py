@@ -48,8 +48,11 @@ class StageOneObjective(nn.Module):
 
     def has_contrast_or_bags(self, sample):
         """Whether samples of this one's task have a loss without an answer."""
-        contrast = self.contrast_weight and sample.target != 0
-        return bool(self.bow_weight or contrast or (self.view_contrast_weight and sample.parts in OTHER_VIEW))
+        return bool(self.bow_weight) or any(self._contrasts(sample))
+
+    def _contrasts(self, sample):
+        """Whether samples of this one's task are contrasted with the next item, and whether with another reading."""
+        return bool(self.contrast_weight) and sample.target != 0, bool(self.view_contrast_weight) and sample.parts in OTHER_VIEW
 
     def forward(self, samples, instruction):
         """Loss and its parts.
@@ -63,10 +66,10 @@ class StageOneObjective(nn.Module):
             tuple: (scalar, dict of detached scalars `lm`, `bow`, `contrast`, `view_contrast`); their means over the processes are those of the samples.
         """
         ids = sorted({item for sample in samples for item in sample.items})
-        wants_contrast = bool(self.contrast_weight) and samples[0].target != 0
+        wants_contrast, wants_views = self._contrasts(samples[0])
         if wants_contrast:
             ids = sorted({*ids, *(sample.target for sample in samples)})
-        wants_views = bool(self.view_contrast_weight) and samples[0].parts in OTHER_VIEW and len(ids) > 1
+        wants_views = wants_views and len(ids) > 1
         needs_states = self.kind == "through_state" or self.bow_weight or wants_contrast or wants_views
         states = self.item_states(ids, samples[0].parts) if needs_states else None  # [N, D]
         place = {item: row for row, item in enumerate(ids)}

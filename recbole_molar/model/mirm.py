@@ -58,7 +58,7 @@ class MIRM(ItemEncoder):
             **tuning_options: `lora_rank`, `lora_alpha`, `gradient_checkpointing`.
 
         Raises:
-            ValueError: the backbone cannot be found or loaded.
+            ValueError: the backbone cannot be found or loaded, or reads no pictures where items have some.
         """
         image_size = tuple(image_size)
         built, options = built_here(backbone), {"tuning": tuning, **tuning_options}
@@ -72,6 +72,8 @@ class MIRM(ItemEncoder):
                 model = part.build(content.texts, image_size, **(backbone_options or {}), **options)
             else:
                 model = Pretrained.build(backbone, image_size, quantization=quantization, **options)
+        if content.has_images and not model.reads_pictures:
+            raise bad_value("mirm_backbone", backbone, "a language model, which reads no pictures, and items have some. Set item_modalities=[text].")
         prompt = ItemPrompt(model.tokenizer, model.image_ids, max_tokens)
         collator = ItemCollator(content, prompt, model.image_inputs, image_size, model.pad_id, model.image_token_id)
         return cls(model, collator, readout, encode_batch_size, name=backbone, own_tokenizer=bool(built), quantization=quantization)

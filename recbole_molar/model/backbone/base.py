@@ -1,4 +1,4 @@
-"""A generic wrapper over transformers' image-text-to-text models: batches in, hidden states out.
+"""A generic wrapper over transformers' image-text-to-text models and language models: batches in, hidden states out.
 
 What differs between architectures is read off the processor, the config and the model's own signature; no class is named here.
 """
@@ -26,11 +26,11 @@ OF_TEXT = ("input_ids", "attention_mask", *TOKEN_TYPES)
 
 
 class Backbone(nn.Module):
-    """An MLLM with a [Cur_Item] token.
+    """An MLLM with a [Cur_Item] token, or an LLM, which reads no pictures.
 
     Args:
-        model (PreTrainedModel): from `AutoModelForImageTextToText`.
-        processor (ProcessorMixin): its tokenizer and image processor.
+        model (PreTrainedModel): from `AutoModelForImageTextToText` or `AutoModelForCausalLM`.
+        processor (ProcessorMixin or PreTrainedTokenizerBase): its tokenizer and image processor, or a language model's tokenizer.
         image_size (tuple): (width, height) of all images.
         tuning (str): `full`, `lora` or `frozen`.
         lora_rank (int), lora_alpha (int): of the adapter on the decoder's linear layers.
@@ -41,14 +41,16 @@ class Backbone(nn.Module):
         super().__init__()
         if tuning not in TUNINGS:
             raise ValueError(f"mirm_tuning={tuning}: unknown. Valid: {', '.join(TUNINGS)}.")
-        self.processor, self.tokenizer, self.tuning, self.lora_alpha = processor, processor.tokenizer, tuning, lora_alpha
+        self.reads_pictures = hasattr(processor, "image_processor")
+        self.processor, self.tuning, self.lora_alpha = processor, tuning, lora_alpha
+        self.tokenizer = processor.tokenizer if self.reads_pictures else processor
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.pad_id = self.tokenizer.pad_token_id
         self.image_inputs = PictureInputs(self._processed, image_size)  # uint8 images [height, width, 3] -> the model's image tensors
         self._add_cur_item(model)
         project_patches_by_product(model)
-        self.image_ids, self.image_token_id = self._image_placeholder(model.config, image_size)
+        self.image_ids, self.image_token_id = self._image_placeholder(model.config, image_size) if self.reads_pictures else ([], None)
         if gradient_checkpointing:
             checkpoint_activations(model)
         if tuning == "lora":
@@ -182,7 +184,9 @@ class Backbone(nn.Module):
         return size and (size["width"], size["height"])
 
     def sample_inputs(self):
-        """The model's image tensors of one fixed random picture: they change with all that a processor does to pixels."""
+        """The model's image tensors of one fixed random picture: they change with all that a processor does to pixels; none without an image part."""
+        if not self.reads_pictures:
+            return {}
         height, width, channels = self.image_inputs.shape
         return self._processed([np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)])
 

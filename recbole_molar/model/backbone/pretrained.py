@@ -1,4 +1,4 @@
-"""Backbones from a Hugging Face name or a local folder, with or without torchvision."""
+"""Backbones from a Hugging Face name or a local folder, with or without an image part, with or without torchvision."""
 
 import functools
 import importlib.util
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, ProcessorMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import cached_file
 
 from recbole_molar.model.backbone.base import Backbone
@@ -19,7 +20,7 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokeniz
 
 
 class Pretrained(Backbone):
-    """Any image-text-to-text model of transformers with published or saved weights."""
+    """Any image-text-to-text model of transformers with published or saved weights, or a language model, which reads no pictures."""
 
     @classmethod
     def build(cls, name, image_size, quantization=None, **options):
@@ -36,18 +37,29 @@ class Pretrained(Backbone):
         """
         check_quantization(quantization, options.get("tuning", "full"), "cuda" if torch.cuda.is_available() else "cpu")
         try:
-            processor = load_processor(name)
+            if of_text_alone(name):
+                processor, kind = AutoTokenizer.from_pretrained(name, trust_remote_code=False), AutoModelForCausalLM
+            else:
+                processor, kind = load_processor(name), AutoModelForImageTextToText
             # fp32: published weights are bf16, whose steps are too coarse for AdamW's updates; autocast gives the speed back.
             # Safetensors alone: a pickle runs code when it is read; so would a folder's own modelling files.
-            model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32, **SAFE, **loading_options(quantization))
+            model = kind.from_pretrained(name, dtype=torch.float32, **SAFE, **loading_options(quantization))
         except Exception as error:  # broken files raise anything: safetensors' own error, RuntimeError for shapes, AttributeError for odd JSON
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
                 f"mirm_backbone={name}: cannot load it ({first}). Give a folder that holds the model, or the name of an "
-                f"image-text-to-text model on Hugging Face (needs a network), or mirm_backbone=compact, which needs no download. "
-                f"Weights must be .safetensors: convert a pickled .bin that you trust with transformers' save_pretrained."
+                f"image-text-to-text model (or, for text alone, of a language model) on Hugging Face (needs a network), or mirm_backbone=compact, "
+                f"which needs no download. Weights must be .safetensors: convert a pickled .bin that you trust with transformers' save_pretrained."
             ) from error
+        if not hasattr(model.get_decoder(), "layers"):
+            raise ValueError(f"mirm_backbone={name}: {type(model).__name__} is built otherwise than the decoders read here. Take one of README's list.")
         return cls(settle(model), processor, image_size, **options)
+
+
+def of_text_alone(name):
+    """Whether a checkpoint is a language model without an image part (TinyLlama, SmolLM2, Qwen3, the 1B of Gemma 3, ...)."""
+    config = type(AutoConfig.from_pretrained(name, trust_remote_code=False))
+    return config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
 def load_processor(name):

@@ -23,8 +23,8 @@ class HLLM(MIRMRecommender):
     history; its state at each position predicts the next item. InfoNCE over sampled negatives, cosine scores, a learned temperature. Both are
     trained (`item_encoding: end_to_end`), or the item LLM stays as it is (`cached`, the paper's frozen item LLM).
 
-    Where this differs from the paper and the authors' code: the LLM is the decoder of an image-text model, for the compact one from random
-    weights unless `mirm_weights` gives some. K negatives are drawn uniformly for a whole batch, not for each user, and one is left out where it is
+    Where this differs from the paper and the authors' code: the LLM is a language model or the decoder of an image-text model, for the compact one from
+    random weights unless `mirm_weights` gives some. K negatives are drawn uniformly for a whole batch, not for each user, and one is left out where it is
     the target, not where its embedding lies within cosine 0.99 of the target's. At most `end_to_end_items` items of a batch are encoded anew,
     the others keep their last embedding. Prediction divides by the temperature, which changes no rank. HLLM's late fusion with IDs and its
     ranking models are left out.

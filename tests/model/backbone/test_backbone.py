@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import tiny_backbones
+import transformers as hf
 import yaml
 from PIL import Image
 from as_transformers import as_transformers_computes
@@ -25,16 +26,24 @@ from recbole_molar.model.finetune.objective import OBJECTIVES, StageOneObjective
 from recbole_molar.model.mirm import MIRM
 
 SAVERS = {name: function for name, function in vars(tiny_backbones).items() if name.startswith("save_")}
+OF_TEXT_ALONE = [name for name in SAVERS if name.startswith("save_text_")]
 BACKBONES = ["compact", *SAVERS]
+for_pictures = pytest.mark.parametrize("source", [name for name in BACKBONES if name not in OF_TEXT_ALONE], indirect=True)
 
 
 @pytest.fixture(scope="module")
-def content(tmp_path_factory):
+def items(tmp_path_factory):
     return toy_content(tmp_path_factory.mktemp("items"))
 
 
+@pytest.fixture(scope="module")
+def content(items, source):
+    """The items, as far as the backbone can read them."""
+    return items.only("text") if "save_text_" in source else items
+
+
 @pytest.fixture(scope="module", params=BACKBONES)
-def source(request, content, tmp_path_factory):
+def source(request, items, tmp_path_factory):
     """What a user types as `mirm_backbone`."""
     if request.param == "compact":
         return "compact"
@@ -42,7 +51,7 @@ def source(request, content, tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         try:
-            SAVERS[request.param](folder, content)
+            SAVERS[request.param](folder, items)
         except ImportError as missing:  # SmolVLM wants num2words; in transformers 5.17 it and Idefics3 want torchvision
             pytest.skip(f"transformers: {str(missing).strip().splitlines()[0]}")
     return str(folder)
@@ -101,6 +110,7 @@ def test_shortcuts_change_neither_embeddings_nor_gradients(content, source):
         assert value.grad is None or torch.allclose(value.grad, values[name].grad, rtol=1e-3, atol=1e-4 * float(values[name].grad.abs().max() + 1)), name
 
 
+@for_pictures
 def test_one_cur_item_in_each_row_and_no_mixing(mirm):
     for _, batch in mirm.collator.batches(list(range(1, 13)), 4):
         assert ((batch["input_ids"] == mirm.collator.prompt.cur_item_id).sum(1) == 1).all()
@@ -112,6 +122,7 @@ def test_one_cur_item_in_each_row_and_no_mixing(mirm):
         mirm(doubled)
 
 
+@for_pictures
 @torch.no_grad()
 def test_image_and_text_both_reach_the_embedding(mirm):
     for parts in ("image", "attributes"):
@@ -133,6 +144,7 @@ def test_for_text_alone_the_decoder_is_trained_and_nothing_else(content, source,
     assert all(value.grad is None for value in mirm.parameters() if id(value) not in decoder)
 
 
+@for_pictures
 @torch.no_grad()
 def test_the_picture_reaches_the_embedding(mirm, monkeypatch):
     before = mirm.encode_items([1, 2, 4])
@@ -143,6 +155,7 @@ def test_the_picture_reaches_the_embedding(mirm, monkeypatch):
     assert (change[:2] > 0.01).all() and change[2] < 1e-5
 
 
+@for_pictures
 def test_no_edge_of_a_picture_is_lost(mirm):
     """CLIP's processor scales the shorter side and cuts out the middle; nothing may be cut from a tall picture."""
     width, height = mirm.collator.images.size
@@ -155,6 +168,7 @@ def test_no_edge_of_a_picture_is_lost(mirm):
         assert before.shape == after.shape and (before - after).abs().max() > 0.1
 
 
+@for_pictures
 @torch.no_grad()
 def test_a_batch_is_what_the_processor_of_the_architecture_makes(mirm):
     backbone, processor = mirm.backbone, mirm.backbone.processor
@@ -175,24 +189,26 @@ def test_a_batch_is_what_the_processor_of_the_architecture_makes(mirm):
 @torch.no_grad()
 def test_text_that_looks_like_a_picture_is_spelled_out(mirm):
     prompt, backbone = mirm.collator.prompt, mirm.backbone
-    special = [backbone.tokenizer.decode([token]) for token in (backbone.image_token_id, prompt.cur_item_id)]
+    tokens = [backbone.image_token_id if backbone.reads_pictures else backbone.tokenizer.eos_token_id, prompt.cur_item_id]
+    special = [backbone.tokenizer.decode([token]) for token in tokens]
     assert special[1] == CUR_ITEM
     ids = prompt.encode(f"red {special[0]} green {special[1]} old")
-    assert not {backbone.image_token_id, prompt.cur_item_id} & set(ids)
+    assert not set(tokens) & set(ids)
     assert backbone.tokenizer.decode(ids).replace(" ", "") == f"red{special[0]}green{special[1]}old"
 
 
-def test_what_puts_equal_weights_to_another_use_is_in_the_fingerprint(content):
+def test_what_puts_equal_weights_to_another_use_is_in_the_fingerprint(items):
     marks = [
-        MIRM.build(content, backbone="compact", image_size=SIZE, backbone_options=options, tuning=tuning, **more).fingerprint()
+        MIRM.build(items, backbone="compact", image_size=SIZE, backbone_options=options, tuning=tuning, **more).fingerprint()
         for options, tuning, more in (
             ({}, "full", {}), ({"compact_num_heads": 2, "compact_num_kv_heads": 1}, "full", {}), ({"compact_vision_heads": 2}, "full", {}),
             ({}, "lora", {"lora_alpha": 16}), ({}, "lora", {"lora_alpha": 64}),
         )
     ]
-    assert len(set(marks)) == 5 and marks[0] == MIRM.build(content, backbone="compact", image_size=SIZE, backbone_options={}).fingerprint()
+    assert len(set(marks)) == 5 and marks[0] == MIRM.build(items, backbone="compact", image_size=SIZE, backbone_options={}).fingerprint()
 
 
+@for_pictures
 def test_what_becomes_of_pixels_is_in_the_fingerprint(content, source):
     one, other = build(content, source), build(content, source)
     assert one.fingerprint() == other.fingerprint()
@@ -219,9 +235,9 @@ def test_a_tokenizer_without_padding(content, source, tmp_path):
     ({"backbone_options": {"compact_num_heads": 2, "compact_num_kv_heads": 1}}, {"backbone_options": {"compact_num_heads": 4}}, "compact_num_heads=2"),
     ({"backbone_options": {"compact_vision_heads": 2}}, {"backbone_options": {"compact_vision_heads": 4}}, "compact_vision_heads=2"),
 ])  # fmt: skip
-def test_finished_weights_of_another_use(content, tmp_path, made, here, message):
+def test_finished_weights_of_another_use(items, tmp_path, made, here, message):
     """Their shapes are the same, and what they compute is not."""
-    one, other = (MIRM.build(content, **{"backbone": "compact", "image_size": SIZE, "backbone_options": {}, **options}) for options in (made, here))
+    one, other = (MIRM.build(items, **{"backbone": "compact", "image_size": SIZE, "backbone_options": {}, **options}) for options in (made, here))
     one.save(tmp_path / "mirm.safetensors")
     with pytest.raises(ValueError, match=message):
         other.load_finished(tmp_path / "mirm.safetensors")
@@ -261,7 +277,7 @@ def test_a_step_changes_only_what_it_should(content, source, tuning):
         trainable = {name for name, value in mirm.named_parameters() if value.requires_grad}
         assert {f"backbone.model.{name}" for name in mirm.backbone.weights()} == trainable
     else:
-        assert any("vis" in name for name in changed) and any("layers.1" in name for name in changed)
+        assert any("vis" in name for name in changed) is mirm.backbone.reads_pictures and any("layers.1" in name for name in changed)
 
 
 @torch.no_grad()
@@ -373,28 +389,43 @@ def test_the_yaml_holds_the_defaults():
     assert shipped == {it.name: it.default for it in parameters if it.name.startswith("compact_")}
 
 
-def test_unknown_backbones_and_options(content):
+def test_unknown_backbones_and_options(items):
     assert set(available("model.backbone")) == {"Compact", "Pretrained"}
     with pytest.raises(ValueError, match="mirm_backbone=/no/such/folder: cannot load it.*mirm_backbone=compact"):
-        MIRM.build(content, backbone="/no/such/folder")
+        MIRM.build(items, backbone="/no/such/folder")
     with pytest.raises(ValueError, match="compact_hidden_size=30: must be a positive multiple of 8, because of compact_num_heads"):
-        MIRM.build(content, backbone_options={**TINY, "compact_hidden_size": 30})
+        MIRM.build(items, backbone_options={**TINY, "compact_hidden_size": 30})
     with pytest.raises(ValueError, match="mirm_tuning=half"):
-        toy_mirm(content, tuning="half")
+        toy_mirm(items, tuning="half")
     with pytest.raises(ValueError, match="mirm_readout=first"):
-        toy_mirm(content, readout="first")
+        toy_mirm(items, readout="first")
 
 
-def test_a_pickle_is_refused_and_not_run(content, tmp_path):
+def test_pictures_for_a_language_model(items, tmp_path):
+    tiny_backbones.save_text_llama(tmp_path, items)
+    with pytest.raises(ValueError, match="reads no pictures, and items have some. Set item_modalities=.text."):
+        build(items, str(tmp_path))
+    one, other = (build(items.only("text"), str(tmp_path), image_size=size) for size in (SIZE, (SIZE[0], 2 * SIZE[1])))
+    assert torch.equal(one.encode_items([1, 2]), other.encode_items([1, 2]))
+
+
+def test_a_decoder_of_another_build(items, tmp_path):
+    tokenizer = tiny_backbones.qwen_tokenizer(items)
+    tiny_backbones.publish(tmp_path, hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1)), tokenizer)
+    with pytest.raises(ValueError, match="GPT2LMHeadModel is built otherwise"):
+        build(items.only("text"), str(tmp_path))
+
+
+def test_a_pickle_is_refused_and_not_run(items, tmp_path):
     class Trap:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
     (tmp_path / "model").mkdir()
-    tiny_backbones.save_qwen2_vl(tmp_path / "model", content)
+    tiny_backbones.save_qwen2_vl(tmp_path / "model", items)
     for file in (tmp_path / "model").glob("*.safetensors"):
         file.unlink()
     torch.save({"trap": Trap()}, tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(ValueError, match="must be .safetensors"):
-        build(content, str(tmp_path / "model"))
+        build(items, str(tmp_path / "model"))
     assert not (tmp_path / "executed").exists()

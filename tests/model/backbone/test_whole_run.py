@@ -34,7 +34,7 @@ def test_a_run_with_a_saved_backbone(make_data, flags, command_line, capsys, tmp
     assert bool(of_mirm) is (encoding == "end_to_end") and all("lora_" in name or "trainable_tokens" in name for name in of_mirm)
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "internvl", "mllama"])
+@pytest.mark.parametrize("name", ["qwen2_vl", "internvl", "mllama", "text_llama", "text_gemma3"])
 def test_hllm_with_a_saved_backbone(make_data, flags, command_line, capsys, tmp_path, name):
     make_data(items=True, images=True)
     for folder in ("toy", "backbone"):
@@ -46,3 +46,20 @@ def test_hllm_with_a_saved_backbone(make_data, flags, command_line, capsys, tmp_
     with safe_open(folder / "best.safetensors", "pt") as file:
         kept = [name for name in file.keys() if name.startswith("model.mirm.")]
     assert result["epochs_run"] == 1 and kept and all("lora_" in name or "trainable_tokens" in name for name in kept)
+
+
+@pytest.mark.parametrize("given", [
+    {**GIVEN, "item_modalities": "[text]", "item_encoding": "end_to_end"}, {"model": "CoLLM", "mirm_tuning": "lora", "tuning_epochs": 1, "mirm_max_tokens": 40},
+], ids=["Molar", "CoLLM"])  # fmt: skip
+def test_a_language_model(make_data, flags, command_line, capsys, tmp_path, given):
+    make_data(items=True, images=True)
+    for folder in ("toy", "backbone"):
+        (tmp_path / folder).mkdir()
+    tiny_backbones.save_text_qwen3(tmp_path / "backbone", toy_content(tmp_path / "toy"))
+    words = command_line(flags(**given, mirm_backbone=tmp_path / "backbone"))
+    assert main(["run", *words]) == 0
+    assert result_of(capsys.readouterr().out)[0]["epochs_run"] == 1
+    if given["model"] == "Molar":
+        words = [word for word in words if not word.startswith("--item_modalities")]
+        assert main(["run", *words]) == 2
+        assert "Set item_modalities=[text]" in capsys.readouterr().err

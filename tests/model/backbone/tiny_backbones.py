@@ -1,6 +1,7 @@
 """Tiny backbones with random weights, each written to a folder as its architecture is published.
 
-Every function `save_<architecture>(folder, content)` is found by the contract suite. Published folders differ from what `save_pretrained`
+Every function `save_<architecture>(folder, content)` is found by the contract suite; `save_text_<architecture>` are language models, which read no
+pictures. Published folders differ from what `save_pretrained`
 writes today: weights in bfloat16, `torch_dtype`, an own `preprocessor_config.json`, image processors by the names of the torchvision classes, text
 sizes flat in `config.json` (Qwen2-VL, Qwen2.5-VL), embeddings with and without spare rows. Known from the transformers sources, not from the hub.
 """
@@ -70,14 +71,15 @@ def publish(folder, model, processor, tokenizer_class=None, flat_text=(), tower=
         weights = {name.replace(f"{tower}.", f"{tower}.vision_model.", 1): value for name, value in weights.items()}
         safetensors.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     processor.save_pretrained(folder)
-    own = _read(folder / "processor_config.json")
-    images = own.pop("image_processor")
-    images["image_processor_type"] = images["image_processor_type"].removesuffix("Pil") + "Fast"
-    images["processor_class"] = own["processor_class"] = type(processor).__name__
-    _write(folder / "preprocessor_config.json", images)
-    _write(folder / "processor_config.json", own)
     words = _read(folder / "tokenizer_config.json")
-    words.update({"processor_class": type(processor).__name__}, **({"tokenizer_class": tokenizer_class} if tokenizer_class else {}))
+    words.update({"tokenizer_class": tokenizer_class} if tokenizer_class else {})
+    if isinstance(processor, hf.ProcessorMixin):
+        own = _read(folder / "processor_config.json")
+        images = own.pop("image_processor")
+        images["image_processor_type"] = images["image_processor_type"].removesuffix("Pil") + "Fast"
+        images["processor_class"] = own["processor_class"] = words["processor_class"] = type(processor).__name__
+        _write(folder / "preprocessor_config.json", images)
+        _write(folder / "processor_config.json", own)
     _write(folder / "tokenizer_config.json", words)
     config = _read(folder / "config.json")
     config["torch_dtype"] = config.pop("dtype")
@@ -253,3 +255,33 @@ def save_llava(folder, content):
     images = hf.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=SIDE)
     options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     publish(folder, hf.LlavaForConditionalGeneration(config), hf.LlavaProcessor(images, tokenizer, **options), tower="vision_tower")
+
+
+def save_text_llama(folder, content):
+    """Llama 3.2 (1B, 3B), TinyLlama, SmolLM2, Vicuna."""
+    tokenizer = byte_level_tokenizer(content, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), bos_token="<|im_start|>", eos_token="<|im_end|>")
+    config = hf.LlamaConfig(**TEXT, vocab_size=rows(tokenizer), tie_word_embeddings=True, bos_token_id=1, eos_token_id=2)
+    publish(folder, hf.LlamaForCausalLM(config), tokenizer, "GPT2Tokenizer")
+
+
+def save_text_qwen2(folder, content):
+    """Qwen2 and Qwen2.5: biases in attention, rows of the embedding to spare."""
+    tokenizer = qwen_tokenizer(content)
+    config = hf.Qwen2Config(**TEXT, vocab_size=rows(tokenizer, 64), tie_word_embeddings=False, eos_token_id=2)
+    publish(folder, hf.Qwen2ForCausalLM(config), tokenizer, "Qwen2Tokenizer")
+
+
+def save_text_qwen3(folder, content):
+    """Qwen3: query and key norms."""
+    tokenizer = qwen_tokenizer(content)
+    config = hf.Qwen3Config(**TEXT, head_dim=16, vocab_size=rows(tokenizer, 64), tie_word_embeddings=True, eos_token_id=2)
+    publish(folder, hf.Qwen3ForCausalLM(config), tokenizer, "Qwen2Tokenizer")
+
+
+def save_text_gemma3(folder, content):
+    """Gemma 3 of 270M and 1B: attention in a sliding window; scaled words."""
+    roles = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    tokenizer = sentencepiece_tokenizer(content, list(roles.values()), **roles)
+    layers = ["sliding_attention", "sliding_attention", "full_attention"]
+    text = {**TEXT, "num_hidden_layers": 3, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16, "layer_types": layers}
+    publish(folder, hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**text, vocab_size=rows(tokenizer, 64))), tokenizer, "GemmaTokenizerFast")

@@ -9,6 +9,8 @@ import torch
 import transformers as hf
 from torch import nn
 
+from recbole_molar.model.backbone.pretrained import of_text_alone
+
 GIB = 2**30
 WEIGHT, TRAINED = 4, 4 + 4 + 8
 NF4 = 1 / 2 + 1 / 64 + 4 / (64 * 256)  # with double quantisation: a scale in 8 bits for 64 weights, one in 32 bits for 256 scales
@@ -88,6 +90,11 @@ def published():
             text_config=text(2560, 10240, 34, 8, 4, 262208, head_dim=256, sliding_window=1024),
             vision_config={**so400m, "image_size": 896, "vision_use_head": False},
         ),
+        "HuggingFaceTB/SmolLM2-135M-Instruct": llama(**text(576, 1536, 30, 9, 3, 49152), tie_word_embeddings=True),
+        "Qwen/Qwen3-0.6B": hf.Qwen3Config(**text(1024, 3072, 28, 16, 8, 151936, head_dim=128), tie_word_embeddings=True),
+        "TinyLlama/TinyLlama-1.1B-Chat-v1.0": llama(**text(2048, 5632, 22, 32, 4, 32000), **untied),
+        "meta-llama/Llama-3.2-1B-Instruct": llama(**text(2048, 8192, 16, 32, 8, 128256), tie_word_embeddings=True),
+        "Qwen/Qwen2.5-7B-Instruct": hf.Qwen2Config(**text(3584, 18944, 28, 28, 4, 152064), **untied),
     }  # fmt: skip
 
 
@@ -124,7 +131,7 @@ def main():
     print("| checkpoint | parameters | frozen | LoRA | 4-bit LoRA | full | DUEG, 2 layers | DUEG, all |\n|" + "---|" * 8)
     for name, config in published().items():
         with torch.device("meta"):
-            counted = count(hf.AutoModelForImageTextToText.from_config(config))
+            counted = count((hf.AutoModelForCausalLM if of_text_alone(config) else hf.AutoModelForImageTextToText).from_config(config))
         gib = {key: value / GIB for key, value in memory(counted).items()}
         cells = [gib[key] for key in ("frozen", "lora", "4bit", "full", "dueg", "whole")]
         print(f"| `{name}` | {counted['all'] / 1e9:.2f} B | " + " | ".join(f"{value:.1f}" for value in cells) + " |", flush=True)

@@ -37,7 +37,7 @@ class Pretrained(Backbone):
         """
         check_quantization(quantization, options.get("tuning", "full"), "cuda" if torch.cuda.is_available() else "cpu")
         try:
-            if of_text_alone(name):
+            if of_text_alone(AutoConfig.from_pretrained(name, trust_remote_code=False)):
                 processor, kind = AutoTokenizer.from_pretrained(name, trust_remote_code=False), AutoModelForCausalLM
             else:
                 processor, kind = load_processor(name), AutoModelForImageTextToText
@@ -56,10 +56,9 @@ class Pretrained(Backbone):
         return cls(settle(model), processor, image_size, **options)
 
 
-def of_text_alone(name):
-    """Whether a checkpoint is a language model without an image part (TinyLlama, SmolLM2, Qwen3, the 1B of Gemma 3, ...)."""
-    config = type(AutoConfig.from_pretrained(name, trust_remote_code=False))
-    return config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+def of_text_alone(config):
+    """Whether a config is that of a language model without an image part (TinyLlama, SmolLM2, Qwen3, the 1B of Gemma 3, ...)."""
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
 def load_processor(name):

@@ -41,10 +41,11 @@ class CoLLM(MIRMRecommender):
     that it would have in a prompt of its own.
 
     Where this differs from the paper, besides: user and candidate meet in a dot product, not in the LLM's attention. The LLM is a language
-    model or the decoder of an image-text model, for the compact one from random weights and trained in full. The loss is of next items, not of likes. The user token
-    is the ID model's state after the history, as with the paper's SASRec; its scale is taken out, items keep theirs but for one common
-    factor. The words of the prompt are the same in both steps, since a small LLM knows no others: the tokens are not introduced in words. A
-    mapping that gives zeros is not step 1: the zero tokens still take attention and a place. The mapping is tuned with the ID model frozen.
+    model or the decoder of an image-text model, for the compact one from random weights and trained in full. The loss is of next items, not
+    of likes. The user token is the ID model's state after the history, as with the paper's SASRec; its scale is taken out, items keep
+    theirs but for one common factor. The words of the prompt are the same in both steps, since a small LLM knows no others: the tokens are
+    not introduced in words. A mapping that gives zeros is not step 1: the zero tokens still take attention and a place. The mapping is
+    tuned with the ID model frozen.
 
     Args:
         config (Config), dataset (HistoryDataset): as for every RecBole model.

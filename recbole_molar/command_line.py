@@ -103,6 +103,13 @@ def read_with_lines(path):
     return value, lines
 
 
+def refuse_run_words(properties, place):
+    """Raise ValueError where properties name what only a command line can: other files of properties, or a run to go on with; place (str): where."""
+    word = next((key for key in ("config_files", "resume") if key in properties), None)
+    if word:
+        raise ValueError(f"{place}: {word}={properties[word]}: would not be read there. Give --{word} on the command line, or write out what that file says.")
+
+
 def parse_command_line(arguments):
     """`--key=value` and `--key value` as a dict; values are YAML.
 
@@ -139,7 +146,7 @@ def config_file_list(value):
     text = str(value or "").strip()
     names = value if isinstance(value, list) else [text] if Path(text).is_file() else re.split(r"[,\s]+", text)
     paths = []
-    for name in filter(None, names):
-        shipped = properties_dir() / str(name).removeprefix("properties/")
-        paths.append(str(shipped if not Path(name).is_file() and shipped.is_file() else name))
+    for name in map(str, filter(None, names)):
+        shipped = properties_dir() / name.removeprefix("properties/")
+        paths.append(str(shipped) if not Path(name).is_file() and shipped.is_file() else name)
     return paths

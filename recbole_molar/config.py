@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.command_line import properties_dir, read_with_lines, read_yaml, yaml_loader
+from recbole_molar.command_line import properties_dir, read_with_lines, read_yaml, refuse_run_words, yaml_loader
 from recbole_molar.lookup import built_here, did_you_mean, find_class
 from recbole_molar.property_combinations import negatives_fit_the_loss
 from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError, bad_value
@@ -84,6 +84,7 @@ class Config(RecBoleConfig):
         merged, found = {}, {}
         for file in file_list or []:
             content, lines = read_with_lines(file)
+            refuse_run_words(content, file)
             merged.update(_as_it_was_meant(content, Path(file)))
             found.update(places(file, lines))
         self.given = {**found, **self.given}

@@ -5,6 +5,7 @@ from recbole_molar.command_line import properties_dir, read_yaml
 from recbole_molar.compare.comparison import carry_out, options_of
 from recbole_molar.compare.runs import parse_models
 from recbole_molar.compare.tables import aligned, notes
+from recbole_molar.lookup import did_you_mean
 
 
 def paper_table(arguments):
@@ -28,7 +29,7 @@ def paper_table(arguments):
     paper = table.get("reference")  # the row of the paper's own model; by default the last
     found, folder, report = carry_out(entries, paper if paper in labels else labels[-1], given, origins, **own)
     lines = layout(table, rows, found)
-    remarks = [*notes(found, tested=False), *(f"{label}: by {file}." for label, file in made.items())]
+    remarks = [*notes(found, tested=False), *(f"{label}: by {text}." for label, text in made.items())]
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     markdown = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
     write_text(folder / "paper_table.md", f"# {table['title']}, {found['dataset']}\n\n{markdown}\n\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n")
@@ -60,11 +61,12 @@ def chosen_rows(table, wanted):
         ValueError: a row that the table does not have, or none that can be run.
     """
     rows = table["rows"]
-    wanted = list(rows) if wanted is None else wanted if isinstance(wanted, list) else [wanted]
+    wanted = list(rows) if wanted is None else [str(label) for label in (wanted if isinstance(wanted, list) else [wanted])]
     unknown = [label for label in wanted if label not in rows]
     if unknown or not any(rows[label]["recipe"] for label in wanted):
-        valid = ", ".join(label for label in rows if rows[label]["recipe"])
-        raise ValueError(f"--rows={wanted}: {unknown[0] if unknown else 'none can be run'}. Valid: {valid}.")
+        valid = [f'"{label}"' for label in rows if rows[label]["recipe"]]
+        wrong = f'no row "{unknown[0]}".{did_you_mean(unknown[0], valid)}' if unknown else "none can be run."
+        raise ValueError(f"--rows={wanted}: {wrong} Valid: {', '.join(valid)}; a label with a comma needs its quotes.")
     return {label: rows[label] for label in rows if label in wanted}
 
 
@@ -75,7 +77,7 @@ def entries_of(rows, given):
         rows (dict): of :func:`chosen_rows`; given (dict): options of all runs, the data set among them.
 
     Returns:
-        tuple: list of Entry, and label -> recipe made for the data set.
+        tuple: list of Entry, and label -> recipe made for the data set, and which of its properties are given otherwise.
     """
     entries = parse_models({label: row["recipe"] for label, row in rows.items() if row["recipe"]})
     made = {entry.label: rows[entry.label]["recipe_for"].get(given.get("dataset")) for entry in entries}
@@ -85,7 +87,9 @@ def entries_of(rows, given):
             left = recipe.properties.keys() - given.keys() - entry.properties.keys()
             entry.properties |= {key: recipe.properties[key] for key in left}
             entry.origins |= {key: recipe.origins[key] for key in left}
-    return entries, {label: file for label, file in made.items() if file}
+            over = sorted(key for key, value in recipe.properties.items() if key in given and given[key] != value)
+            made[entry.label] += f", but for {', '.join(over)}" if over else ""
+    return entries, {label: text for label, text in made.items() if text}
 
 
 def layout(table, rows, found):

@@ -133,14 +133,14 @@ def configure(given):
     """
     if "resume" not in given:
         return Config(config_file_list=config_file_list(given.get("config_files")), config_dict=given), None
-    extra = sorted(set(given) - {"resume", "debug", *CODE_KEYS})
+    extra = sorted(set(given) - {"resume", "debug", "data_path", *CODE_KEYS})
     folder = Path(str(given["resume"]))
     if extra:
         raise ValueError(f"--resume: goes on with the run's own {CONFIG}; leave out --{', --'.join(extra)}.")
     if not (folder / CONFIG).is_file():
         raise ValueError(f"--resume={folder}: holds no {CONFIG}; give the folder of a run, <output_dir>/<dataset>/<model>-<time>-<hash>.")
     refuse_foreign_code(folder / CONFIG, given)
-    config = Config(config_file_list=[folder / CONFIG])
+    config = Config(config_file_list=[folder / CONFIG], config_dict={key: given[key] for key in ("data_path",) if key in given})  # data may have moved
     written = read_yaml(folder / CONFIG)
     other = next((key for key in CODE_KEYS if key in given and given[key] != written.get(key)), None)
     if other:

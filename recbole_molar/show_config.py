@@ -24,6 +24,8 @@ def show_config(arguments):
     warnings.filterwarnings("ignore", module="recbole|pandas")
     given = parse_command_line(arguments)
     word = str(given.pop("key", ""))
+    if "resume" in given:
+        raise ValueError(f"--resume={given['resume']}: not read here; the properties of a run stand in its folder's config.yaml.")
     config = Config(config_file_list=config_file_list(given.get("config_files")), config_dict=given)
     properties = config.as_yaml()
     shown = {key: value for key, value in sorted(properties.items()) if word in key}

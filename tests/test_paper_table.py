@@ -67,7 +67,7 @@ def test_a_row_has_what_was_made_for_its_data_set_under_what_is_given():
     rows = chosen_rows(read_table("main"), ["SASRec", "Molar"])
     entries, made = entries_of(rows, {"dataset": "ml-1m", "epochs": 3})
     recipe, molar = (read_yaml(config_file_list([f"recipe/{name}-ml-1m.yaml"])[0]) for name in ("sasrec", "molar"))
-    assert made == {"SASRec": "recipe/sasrec-ml-1m.yaml", "Molar": "recipe/molar-ml-1m.yaml"}
+    assert made == {"SASRec": "recipe/sasrec-ml-1m.yaml, but for epochs", "Molar": "recipe/molar-ml-1m.yaml"}
     assert entries[1].properties == {key: molar[key] for key in molar if key != "dataset"}
     assert entries[0].properties == {key: recipe[key] for key in recipe if key not in ("dataset", "epochs")}
     assert entries[0].origins["n_layers"].startswith("recipe/sasrec-ml-1m.yaml, line ")
@@ -122,7 +122,10 @@ def test_the_command(make_data, capsys, tmp_path, command_line, flags):
 
 @pytest.mark.parametrize("words, message", [
     (["--dataset=ml-1m"], "--table=None: is missing. Valid: ablation, backbone"), (["--table=mian", "--dataset=ml-1m"], "--table=mian: no such table"),
-    (["--table=main", "--rows=[X]", "--dataset=ml-1m"], "--rows=['X']: X. Valid: FPMC"), (["--table=main", "--rows=[]"], "none can be run"),
+    (["--table=main", "--rows=[X]", "--dataset=ml-1m"], """--rows=['X']: no row "X". Valid: "FPMC", """), (["--table=main", "--rows=[]"], "none can be run"),
+    (["--table=main", "--rows=molar"], "Did you mean \"Molar\"?"), (["--table=main", "--rows=[[a]]"], "no row \"['a']\""),
+    (["--table=main", "--dataset=ml-1m", "--model=SASRec"], "--model=SASRec: not read here"),
+    (["--table=main", "--dataset=ml-1m", "--config_files=[1]"], "1: cannot read this configuration file"),
     (["--table=modality", "--dataset=ml-1m", "--epoch=3"], "--epoch: none of the models knows"),
 ])
 def test_bad_input(words, message, capsys):

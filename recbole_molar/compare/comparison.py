@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from recbole_molar.checkpoint import write_json, write_text
-from recbole_molar.command_line import config_file_list, parse_command_line, read_with_lines
+from recbole_molar.command_line import config_file_list, parse_command_line, read_with_lines, refuse_run_words
 from recbole_molar.compare.per_user import GAINS, read_ranks, user_metric
 from recbole_molar.compare.runs import (
     DEFAULT_SEED, check_candidates, check_content, check_split, chosen_gpus, parse_models, parse_seeds, plan, read_curve, run_missing,
@@ -51,10 +51,13 @@ def options_of(arguments, more=()):
     """A command line as three dicts: what belongs to a comparison (`OPTIONS` and `more`), options of its runs, and where those of files stand."""
     warnings.filterwarnings("ignore", module="recbole|pandas")
     given = parse_command_line(arguments)
+    for word in {"model", "resume"} & given.keys():
+        raise ValueError(f"--{word}={given[word]}: not read here, where several models run. Name them in --models, or rows of a table in --rows.")
     own = {key: given.pop(word) for key in (*OPTIONS, *more) for word in (key, key.replace("_", "-")) if word in given}
     of_files, origins = {}, {}
     for file in config_file_list(given.pop("config_files", None)):
         properties, lines = read_with_lines(file)
+        refuse_run_words(properties, file)
         of_files.update(properties)
         origins.update(places(file, lines))
     return own, {**of_files, **given}, {key: origin for key, origin in origins.items() if key not in given}
@@ -85,7 +88,7 @@ def carry_out(entries, reference, given, origins, seeds=DEFAULT_SEEDS, jobs=None
     seeds = parse_seeds(seeds, first=given.pop("seed", DEFAULT_SEED))
     plan(entries, given, seeds)  # before any time is spent
     check_candidates([run for entry in entries for run in entry.runs])
-    check_split([run for entry in entries for run in entry.runs if run.is_done])
+    check_split([run for entry in entries for run in entry.runs])
     first = entries[0].runs[0].properties
     check_tables(first)
     check_content([run for entry in entries for run in entry.runs if run.is_done])
@@ -189,7 +192,9 @@ def examine(entries, reference, failed=()):
     return {
         "dataset": properties["dataset"], "split_hash": audience.split_hash, "valid_metric": properties["valid_metric"].lower(), "metrics": metrics,
         "users": len(first.user), "segment_users": {axis: {name: int(chosen.sum()) for name, chosen in parts.items()} for axis, parts in segments.items()},
-        "mask_history": properties["mask_history"], "data_path": properties["data_path"], "machine": results[entries[0].label][0]["machine"],
+        "mask_history": properties["mask_history"], "mode": _mode(properties["eval_args"]),
+        "metrics_left_out": [name for name in as_list(properties["metrics"]) if name.lower() not in GAINS], "data_path": properties["data_path"],
+        "machine": results[entries[0].label][0]["machine"],
         "reference": reference, "models": models, "differences": _differences(users, reference, metrics), "failed": dict(failed),
     }
 
@@ -211,6 +216,12 @@ def _differences(users, reference, metrics):
     for (_, _, one), corrected in zip(found, holm([one.p for _, _, one in found])):
         one.p_holm = corrected
     return [{"model": label, "metric": metric, **asdict(one)} for label, metric, one in found]
+
+
+def _mode(eval_args):
+    """How test items are ranked: `full`, or the sampling (`uni100`)."""
+    mode = eval_args["mode"]
+    return mode["test"] if isinstance(mode, dict) else mode
 
 
 def _spread(values):

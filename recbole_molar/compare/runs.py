@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import read_json, write_text
-from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines
+from recbole_molar.command_line import config_file_list, dump_yaml, read_with_lines, read_yaml, refuse_run_words
 from recbole_molar.config import CODE_KEYS, Config, refuse_foreign_code
 from recbole_molar.property_error import UnknownPropertyError
 from recbole_molar.quick_start import content_hash, stages_of
@@ -24,6 +24,7 @@ from recbole_molar.trainer.sequential_trainer import CURVE
 from recbole_molar.utils import create_dataset
 
 DEFAULT_SEED = 2020
+MOST_SEEDS = 100
 SEARCH = "search.json"  # of a study of `tune`
 OF_CANDIDATES = ("load_col", "unload_col", "val_interval", "filter_inter_by_user_or_item", "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")
 PROTOCOL = ("eval_args", "mask_history", "metrics", "topk", "valid_metric", "repeatable", "rm_dup_inter", "user_inter_num_interval", "item_inter_num_interval")
@@ -101,6 +102,7 @@ def _entry(label, one, typed):
         if "model" not in one:
             raise ValueError(f"--models: {label}: has no model. Write {{{label}: {{model: Molar, ...}}}}.")
         properties = dict(one)
+        refuse_run_words(properties, f"--models: {label}")
         seeds = parse_seeds(properties.pop("seeds"), f"--models: {label}: seeds") if "seeds" in one else None
         return Entry(str(label), properties, seeds=seeds, origins=dict.fromkeys(properties, f"--models: {label}"))
     if isinstance(one, list):
@@ -111,6 +113,7 @@ def _entry(label, one, typed):
     if text.endswith((".yaml", ".yml")):
         file = config_file_list([text])[0]
         properties, lines = read_with_lines(file)
+        refuse_run_words(properties, text)
         if "model" not in properties:
             raise ValueError(f"--models: {text}: a recipe needs a line `model: NAME`.")
         properties = {key: value for key, value in properties.items() if key not in typed}
@@ -140,7 +143,11 @@ def parse_seeds(value, name="--seeds", first=DEFAULT_SEED):
     Raises:
         ValueError: neither; begins with `name`.
     """
-    is_number = isinstance(value, int) and isinstance(first, int) and not isinstance(value, bool)
+    if not isinstance(first, int) or isinstance(first, bool) or first < 0:
+        raise ValueError(f"--seed={first}: must be a whole number of at least 0.")
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if is_number and value > MOST_SEEDS:
+        raise ValueError(f"{name}={value}: is how many, at most {MOST_SEEDS}. For the seed {value} by itself write {name}=[{value}].")
     seeds = [first + index for index in range(value)] if is_number else value
     if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"{name}={value}: give how many (5), or a list of different whole numbers ([2020, 2021]).")
@@ -241,10 +248,13 @@ def check_candidates(runs):
 
 
 def check_split(runs):
-    """Raise ValueError where finished runs have trained or been tested on other splits, or other data."""
-    hashes = {run.result()["split_hash"]: run for run in runs}
+    """Raise ValueError where finished runs have trained or been tested on other splits, or other data, than one another or those that are missing would."""
+    hashes = {run.result()["split_hash"]: f"{run.label} {run.folder}" for run in runs if run.is_done}
+    missing = next((run for run in runs if not run.is_done), None)
+    if hashes and missing:
+        hashes.setdefault(_data_of(Config(config_dict=dict(missing.properties))).split_hash(), f"{missing.label}, not run yet, on the data as it is now")
     if len(hashes) > 1:
-        named = "; ".join(f"{run.label} {run.folder}: {digest}" for digest, run in hashes.items())
+        named = "; ".join(f"{run}: {digest}" for digest, run in hashes.items())
         raise ValueError(f"the runs have different splits, so they cannot stand in one table ({named}). Has the data changed in between? Delete the old run.")
 
 
@@ -281,9 +291,15 @@ def read_curve(folder):
 
 
 def find(properties):
-    """Folder of a run with these properties below `output_dir`: a finished one if there is, else one that was cut, else None."""
+    """Folder of a run with these properties below `output_dir`: a finished one if there is, else one that was cut, else None.
+
+    Of two copies of a data set each has its own runs; where data have moved, those of the old place count.
+    """
     cut = None
     for folder in runs_like(properties["output_dir"], properties):
+        then = Path(str(read_yaml(folder / CONFIG).get("data_path")))
+        if then.resolve() != Path(properties["data_path"]).resolve() and (then / str(properties["dataset"])).is_dir():
+            continue
         if (folder / RESULT).is_file() and _keeps_rankings(folder / RANKS):
             return folder
         cut = cut or (folder if not (folder / RESULT).is_file() else None)
@@ -312,7 +328,7 @@ def run_missing(runs, folder, jobs, gpus):
     def work(run, gpu):
         name = f"{file_name(run.label)}-{run.seed}"
         if run.folder:
-            words = [f"--resume={run.folder}", *typed_code(run.properties)]
+            words = [f"--resume={run.folder}", f"--data_path={run.properties['data_path']}", *typed_code(run.properties)]
         else:
             properties = run.properties if gpu is None else {**run.properties, "gpu_id": 0}  # the one that the process will see
             words = [f"--config_files={write_properties(folder / 'logs' / f'{name}.yaml', properties)}"]

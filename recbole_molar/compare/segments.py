@@ -48,7 +48,7 @@ class Audience:
         row = {item: index for index, item in enumerate(self.items.tolist())}
         target = np.array([row[item] for item in ranks.item.tolist()])
         history = np.array([self.history[user] for user in ranks.user.tolist()])
-        low, high = np.quantile(history, [1 / 3, 2 / 3])
+        low, high = np.floor(np.quantile(history, [1 / 3, 2 / 3]))
         part = popularity_parts(self.popularity)[target]
         axes = {
             "test item": {"cold (not in training)": self.popularity[target] == 0, **{name: part == index + 1 for index, name in enumerate(PARTS)}},
@@ -80,11 +80,14 @@ class Audience:
 
 
 def popularity_parts(popularity):
-    """0 for an item without a training interaction, else 1 (tail), 2 or 3 (head): each part holds a third of the interactions. [N] -> [N]."""
+    """0 for an item without a training interaction, else 1 (tail), 2 or 3 (head): each part holds a third of the interactions. [N] -> [N].
+
+    Items stand in the order of their popularity, and one that lies across a border belongs where its last interaction does.
+    """
     order = np.argsort(popularity, kind="stable")
-    before = np.cumsum(popularity[order]) - popularity[order]
+    last = np.cumsum(popularity[order]) - 1
     parts = np.empty(len(popularity), dtype=np.int64)
-    parts[order] = 1 + np.minimum(2, 3 * before // max(1, popularity.sum()))
+    parts[order] = 1 + np.maximum(0, 3 * last // max(1, popularity.sum()))
     return np.where(popularity > 0, parts, 0)
 
 

@@ -126,6 +126,10 @@ def _p(value):
 def notes(found, tested=True):
     """What a reader must know of the figures, one sentence each; tested (bool): the table shows what differs from what."""
     lines = []
+    if found["mode"] != "full":
+        lines.append(f"Each test item is ranked among items drawn by eval_args.mode={found['mode']} alone: far higher figures than among all items.")
+    if found["metrics_left_out"]:
+        lines.append(f"Left out: {', '.join(found['metrics_left_out'])}, which are not metrics of one test item's rank.")
     if tested and found["differences"]:
         lines.append(f"* differs from {found['reference']}: p < {SIGNIFICANT} after Holm's correction over all models and metrics.")
         lines.append("p: paired t-test over users, with the variance between seeds in its error. Interval: paired bootstrap over users, widened by that.")

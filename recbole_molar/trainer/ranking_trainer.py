@@ -160,7 +160,8 @@ class RankingTrainer(Trainer):
         ahead, ties = _count(torch.gt, scores, target), _count(torch.eq, scores, target) - 1
         self.ranks.append(torch.stack([users.to(ahead.device), positive_i.to(ahead.device), ahead + 1, ties], dim=1).cpu())
         if self.keep_top:
-            self.top.append(scores.topk(min(self.keep_top, scores.size(1) - 1), dim=1).indices.int().cpu())
+            best = scores.topk(min(self.keep_top, scores.size(1) - 1), dim=1)
+            self.top.append(best.indices.masked_fill(best.values == -np.inf, 0).int().cpu())  # 0: no candidate is left
 
     def share_before_target(self):
         """Mean share of all items that stood before the target in the last evaluation, 0 to 1, ties by half; None where nothing was ranked."""
@@ -190,7 +191,7 @@ class RankingTrainer(Trainer):
         """Write the rankings of the last evaluation.
 
         External ids of `user` and `item` (the target), its `rank` (1 is best), the number of `ties` at its score, and `top` [U, K], the
-        first items as indexes into `items`, where kept.
+        first items as indexes into `items`, where kept; 0 where a user has fewer candidates.
         """
         user, item, rank, ties = (self.ranks.all() if self.ranks else torch.zeros(0, 4, dtype=torch.long)).numpy().T
         users, items = (np.asarray(dataset.field2id_token[field]).astype(str) for field in (dataset.uid_field, dataset.iid_field))

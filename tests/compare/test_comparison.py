@@ -56,6 +56,14 @@ def test_finished_runs_are_reused_and_tabled(compare, finished):
             with np.load(Path(path) / "ranks.npz") as ranks:
                 if not ranks["ties"].any():
                     assert value == pytest.approx(result["test_result"]["ndcg@10"], abs=1e-5)
+        results = [json.loads((Path(path) / "result.json").read_text()) for path in model["folders"]]
+        curves = [json.loads((Path(path) / "curve.json").read_text()) if (Path(path) / "curve.json").is_file() else [] for path in model["folders"]]
+        assert model["test"]["ndcg@10"]["std"] == pytest.approx(np.std(model["test"]["ndcg@10"]["values"], ddof=1))
+        assert model["valid"]["ndcg@10"]["values"] == [result["best_valid_result"]["ndcg@10"] for result in results]
+        seconds = [sum(value for name, value in result["seconds"].items() if name != "test") for result in results]
+        to_best = [sum(one["train_seconds"] + one.get("valid_seconds", 0) for one in curve) for curve in curves]  # of one epoch each
+        assert model["cost"]["train_seconds"] == pytest.approx(np.mean(seconds))
+        assert model["cost"]["seconds_to_best_epoch"] == pytest.approx(np.mean(to_best))
         assert model["cost"]["parameters"] > 0 and model["cost"]["latency_ms"] >= 0 and 0 < model["beyond"]["coverage@10"] <= 1
     assert {one["metric"] for one in found["differences"]} == set(found["metrics"]) and all(one["p_holm"] >= one["p"] for one in found["differences"])
     assert "SASRec" in (folder / "table.md").read_text() and "\\toprule" in (folder / "table.tex").read_text()
@@ -75,16 +83,60 @@ def test_the_data_changed_in_between(compare, finished, tmp_path):
     write_inter(tmp_path / "data" / "tiny", tiny_interactions(n_users=61))
     code, out, err = compare(**finished)
     assert code == 2 and "the data has changed since the runs were made" in err
+    before = sorted((tmp_path / "saved" / "tiny").iterdir())
+    code, out, err = compare(**{**finished, "seeds": "[1, 3]"})  # of which some are missing: nothing is trained first
+    assert code == 2 and "different splits" in err and "not run yet, on the data as it is now" in err
+    assert sorted((tmp_path / "saved" / "tiny").iterdir()) == before
+
+
+def test_two_copies_of_one_name(compare, make_data, finished, tmp_path):
+    """Each finds its own runs, not the newest."""
+    given = {**finished, "seeds": "[1]", "report": False}
+    write_inter(tmp_path / "other" / "tiny", tiny_interactions(n_users=61))
+    assert compare(**{**given, "data_path": tmp_path / "other", "models": "SASRec"})[0] == 0
+    for data_path in (tmp_path / "data", tmp_path / "other"):
+        code, out, err = compare(**{**given, "data_path": data_path, "models": "SASRec"})
+        assert code == 0 and "1 runs of 1 models, 1 of them done before" in out, err
+
+
+def test_a_cut_run_whose_data_has_moved_goes_on(compare, make_data, flags, tmp_path):
+    make_data()
+    given = flags(seed=1)
+    cut = RunFolder.create(given["output_dir"], "tiny", "SASRec", Config(config_dict=given).as_yaml()).path
+    (tmp_path / "data").rename(tmp_path / "moved")
+    options = {key: value for key, value in given.items() if key not in ("model", "seed")} | {"data_path": tmp_path / "moved"}
+    code, out, err = compare(**options, models="SASRec", seeds="[1]", report=False)
+    assert code == 0 and (cut / "result.json").is_file(), out + err
+
+
+def test_sampled_ranking_and_metrics_that_are_left_out_are_said(compare, make_data, flags):
+    make_data()
+    given = flags(topk="[5]", metrics="[NDCG, Precision]", valid_metric="NDCG@5", eval_args="{mode: uni10}")
+    del given["model"]
+    code, out, err = compare(**given, models="SASRec", seeds="[1]")
+    page = (Path(out.strip().splitlines()[-1]) / "report.html").read_text()
+    assert code == 0 and "eval_args.mode=uni10" in out and "Left out: Precision" in out, err
+    assert "those of eval_args.mode=uni10" in page and "within the first 5" in page and "all items ranked" not in page
+
+
+def test_a_run_folder_named_from_within_its_parent(compare, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "saved" / "tiny")
+    names = [next(Path().glob(f"{model}-*")).name for model in ("SASRec", "Popularity")]
+    code, out, err = compare(**{**finished, "models": ",".join(names)})
+    assert code == 0 and err == ""
 
 
 def test_a_run_is_found_by_its_whole_configuration(finished, flags, tmp_path):
     file = next((tmp_path / "saved" / "tiny").glob("SASRec-*/config.yaml"))
     properties = yaml.safe_load(file.read_text())
-    assert find(properties) == file.parent and find({**properties, "show_progress": True, "data_path": "elsewhere"}) == file.parent
+    assert find(properties) == file.parent and find({**properties, "show_progress": True}) == file.parent
     assert find({**properties, "hidden_size": 9}) is None and identity(properties) != identity({**properties, "seed": 3})
     assert identity(properties) == identity({**properties, "a_property_of_later": None})  # runs from before it was there are found
     (file.parent / "result.json").unlink()
     assert find(properties) == file.parent  # cut: to go on with
+    assert find({**properties, "data_path": "elsewhere"}) is None
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert find({**properties, "data_path": "elsewhere"}) == file.parent
 
 
 def test_a_run_folder_stands_for_itself(compare, finished, tmp_path):
@@ -109,6 +161,10 @@ def test_a_run_folder_stands_for_itself(compare, finished, tmp_path):
     ({"models": "{a: {model: SASRec}, b: {model: SASRec, topk: [5, 10, 20]}}"}, "b and a cannot stand in one table: topk"),
     ({"eval_args": "{split: {RS: [0.8, 0.1, 0.1]}}"}, "eval_args=.*one test item each. Set split={LS: valid_and_test}"),
     ({"metrics": "[Recall, Precision]", "valid_metric": "Precision@10"}, "valid_metric=Precision@10: .*Valid here: recall, each @k"),
+    ({"model": "GRU4Rec"}, "--model=GRU4Rec: not read here"), ({"resume": "saved/x"}, "--resume=saved/x: not read here"),
+    ({"models": "{a: {model: SASRec, config_files: recipe/sasrec-ml-1m.yaml}}"}, "--models: a: config_files=recipe/sasrec-ml-1m.yaml: would not be read there"),
+    ({"seeds": "2020"}, "--seeds=2020: is how many, at most 100. For the seed 2020 by itself write --seeds=\\[2020\\]"),
+    ({"seed": "x"}, "--seed=x: must be a whole number"),
 ])
 def test_bad_input_is_refused_before_any_run(compare, make_data, flags, tmp_path, given, message):
     make_data()

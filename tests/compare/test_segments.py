@@ -1,5 +1,7 @@
 """Users and items by kind."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,9 @@ from recbole_molar.config import Config
 def test_each_part_holds_a_third_of_the_interactions():
     popularity = np.array([0, 30, 10, 10, 10, 1, 29])
     parts = popularity_parts(popularity)
-    assert parts[0] == 0 and [popularity[parts == part].sum() for part in (1, 2, 3)] == [31, 29, 30]
+    assert parts[0] == 0 and [popularity[parts == part].sum() for part in (1, 2, 3)] == [21, 39, 30]
     assert parts[1] == 3 and parts[5] == 1
+    assert popularity_parts(np.array([0, 10, 90])).tolist() == [0, 1, 3]  # an item of more than a third
 
 
 def test_gini_by_hand():
@@ -25,6 +28,8 @@ def test_beyond_accuracy_by_hand():
     top = np.array([[1, 2], [1, 3]])  # indexes into the run's own items: a, c and a, b
     ranks = Ranks(*[np.array(["u", "v"])] * 2, *[np.zeros(2, int)] * 2, top, np.array(["[PAD]", "a", "c", "b", "d"]))
     found = audience.beyond_accuracy(ranks, 2)
+    padded = replace(ranks, top=np.array([[1, 2, 0], [1, 3, 0]]))
+    assert audience.beyond_accuracy(padded, 3) == {name.replace("2", "3"): value for name, value in found.items()}  # places without a candidate
     assert found["coverage@2"] == 0.75 and found["novelty@2"] == pytest.approx((2 * 1 + 2 + 2) / 4)
     assert found["gini@2"] == pytest.approx(gini(np.array([2, 1, 1, 0])))
 

@@ -58,14 +58,14 @@ def before_and_after(found, runs):
         list of dict: `title`, `colour`, `chance`, `retrieval`, `mapped`, `users` (how many), `id`, `content` ([drawn, 2]); empty without a run with alignment.
     """
     colours = {model["label"]: index for index, model in enumerate(found["models"])}
-    aligned = next((label for label, run in runs.items() if run.model.id_model is not None), None)
+    aligned = next((label for label, run in runs.items() if run.model.aligns), None)
     if aligned is None:
         return []
     rows = np.sort(np.random.default_rng(0).permutation(runs[aligned].n_test)[:SAMPLE])
     content_user, id_user = runs[aligned].user_embeddings(rows)
     cases = [(aligned, content_user)]
     for label, run in runs.items():
-        if run.model.id_model is None and run.n_test == runs[aligned].n_test:
+        if not run.model.aligns and run.n_test == runs[aligned].n_test:
             content = run.user_embeddings(rows)[0]
             if content.shape == content_user.shape:
                 cases.insert(0, (label, content))

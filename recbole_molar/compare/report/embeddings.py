@@ -34,7 +34,7 @@ class MolarRun:
         from recbole_molar.stages import assemble, build_id_model, build_mirm, weights_file  # transformers takes seconds to import
 
         result = read_json(folder / RESULT)
-        given = {"output_dir": str(folder.parents[1]), **({"data_path": data_path} if data_path else {})}
+        given = {"output_dir": str(folder.resolve().parents[1]), **({"data_path": data_path} if data_path else {})}
         if result.get("stage_1", {}).get("weights"):
             given["mirm_weights"] = str(weights_file(str(folder)))
         config = Config(config_file_list=[folder / CONFIG], config_dict=given)
@@ -74,7 +74,7 @@ class MolarRun:
         for chosen in torch.from_numpy(rows).split(128):
             batch = test[chosen].to(self.model.device)
             content.append(self.model.user_embedding(batch)[0].float().cpu())
-            if self.model.id_model is not None:
+            if self.model.aligns:
                 ids.append(self.model.id_projection(self.model.id_model(batch)).float().cpu())
         return torch.cat(content).numpy(), torch.cat(ids).numpy() if ids else None
 

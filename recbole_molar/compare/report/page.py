@@ -13,7 +13,7 @@ from recbole_molar.compare.report.chart import COLOURS, cloud
 from recbole_molar.compare.report.embeddings import MolarRun, item_embeddings
 from recbole_molar.compare.report.item_map import agreement, chosen_items, colourings, layout
 from recbole_molar.compare.report.posters import LARGE, SMALL, gather
-from recbole_molar.compare.report.rankings import SHOWN, user_panels
+from recbole_molar.compare.report.rankings import user_panels
 from recbole_molar.compare.report.search import search_panels
 from recbole_molar.compare.report.template import render
 from recbole_molar.run_folder import RESULT
@@ -42,7 +42,7 @@ def write_report(found, path, most_bytes=MOST_BYTES):
         "at_k": curves.metric_at_k(found), "validation": curves.validation_charts(found, learning), "losses": curves.loss_charts(learning),
         "differences": curves.difference_charts(found), "segments": curves.segment_charts(found), "cost": curves.cost_charts(found), "users": users,
         "searches": search_panels(found),
-        "shown": SHOWN, "ways": ways, "mapped": len(rows), "n_items": len(catalogue.items) - 1,
+        "ways": ways, "mapped": len(rows), "n_items": len(catalogue.items) - 1,
         "alignment": [{**one, "svg": _alignment_cloud(one)} for one in before_and_after(found, molars)], "left_out": left_out,
     }
     wanted = {item: (catalogue.picture(item), LARGE) for item in _items_of(users)}

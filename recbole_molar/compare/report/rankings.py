@@ -33,10 +33,12 @@ def user_panels(found, catalogue, k=SHOWN):
         found (dict): of `comparison.examine`; catalogue (Catalogue).
 
     Returns:
-        list of dict: `name`, `kind`, `history` (items, newest last), `earlier` (how many before those), `target` (item), and `models`, a list of
-            `label`, `colour`, `place` (rank of the test item) and `items` (with `hit`). An item is `id`, `title`, `tile`.
+        list of dict: `name`, `kind`, `k` (recommendations that count), `history` (items, newest last), `earlier` (how many
+            before those), `target` (item), and `models`, a list of `label`, `colour`, `place` (rank of the test item) and `items` (with `hit`).
+            An item is `id`, `title`, `tile`.
     """
     ranks = [read_ranks(f"{model['folders'][0]}/{RANKS}") for model in found["models"]]
+    k = min(k, *(one.top.shape[1] for one in ranks))
     panels = []
     for user, kind in sample_users(ranks, k):
         name, target = str(ranks[0].user[user]), str(ranks[0].item[user])
@@ -44,12 +46,12 @@ def user_panels(found, catalogue, k=SHOWN):
         models = [
             {
                 "label": model["label"], "colour": index, "place": int(one.rank[user] + one.ties[user] // 2),
-                "items": [{**_shown(str(item), catalogue), "hit": str(item) == target} for item in one.items[one.top[user, :k]]],
+                "items": [{**_shown(str(item), catalogue), "hit": str(item) == target} for item in one.items[top[top > 0]]],
             }
-            for index, (model, one) in enumerate(zip(found["models"], ranks))
+            for index, (model, one, top) in enumerate(zip(found["models"], ranks, (one.top[user, :k] for one in ranks)))
         ]
         panels.append({
-            "name": name, "kind": kind, "history": [_shown(item, catalogue) for item in history[-HISTORY:]], "earlier": max(0, len(history) - HISTORY),
+            "name": name, "kind": kind, "k": k, "history": [_shown(item, catalogue) for item in history[-HISTORY:]], "earlier": max(0, len(history) - HISTORY),
             "target": _shown(target, catalogue), "models": models,
         })
     return panels

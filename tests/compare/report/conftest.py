@@ -36,7 +36,8 @@ def compared(tmp_path_factory):
     (data / "tiny.item").write_text("\n".join(lines) + "\n")
     (data / "images" / "i20.png").write_bytes(b"no picture")
     molar = {"model": "Molar", **SMALL}
-    models = {"Molar <i>": molar, "w/o CL": {**molar, "align_weight": 0}, "SASRec": {"model": "SASRec", "hidden_size": 16, "inner_size": 16}}
+    fused = {**molar, "align_weight": 0, "score_fusion_weight": 1}  # it has an ID model, of another size, and is not aligned with it
+    models = {"Molar <i>": molar, "w/o CL": fused, "SASRec": {"model": "SASRec", "hidden_size": 16, "inner_size": 16}}
     words = {
         "models": json.dumps(models), "dataset": "tiny", "data_path": base / "data", "output_dir": base / "saved", "use_cpu": True, "epochs": 2, "seeds": 1,
         "topk": "[5, 10]", "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 64, "show_progress": False, "precision": "fp32",

@@ -78,6 +78,18 @@ def save_tensors(path, tensors, meta=None):
     write_atomic(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
 
 
+def load_meta(path):
+    """The metadata of what :func:`save_tensors` wrote; raises as :func:`load_tensors`."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["meta"])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it, and it is made anew.") from error
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path}: not a readable checkpoint (its metadata is no object). Delete it, and it is made anew.")
+    return meta
+
+
 def load_tensors(path):
     """Read what :func:`save_tensors` wrote.
 
@@ -87,14 +99,12 @@ def load_tensors(path):
     Raises:
         ValueError: the file is missing, cut short, not ours, or holds NaN.
     """
+    meta = load_meta(path)
     try:
         with safe_open(str(path), framework="pt") as file:
-            meta = json.loads((file.metadata() or {})["meta"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it, and it is made anew.") from error
-    if not isinstance(meta, dict):
-        raise ValueError(f"{path}: not a readable checkpoint (its metadata is no object). Delete it, and it is made anew.")
     broken = next((name for name, value in tensors.items() if value.is_floating_point() and value.isnan().any()), None)
     if broken:
         raise ValueError(f"{path}: not a usable checkpoint ({broken} holds NaN). Delete it, and it is made anew.")

@@ -8,8 +8,10 @@ from logging import getLogger
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 
+from recbole_molar.processes import n_processes
 from recbole_molar.sharding import shards_wanted, without_accelerates_plugin
 
 WAIT_AT_MOST = timedelta(hours=12)  # of one process for the others: while another run, or the main process alone, is at a stage
@@ -102,6 +104,8 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
         InitProcessGroupKwargs(timeout=WAIT_AT_MOST),
     ]
     accumulation = GradientAccumulationPlugin(num_steps=gradient_accumulation_steps)  # as a plain number, a launch configuration's would win over it
+    if n_processes() == 1 and AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
+        AcceleratorState._reset_state()  # of an earlier run in this process, such as a trial of a search
     with without_accelerates_plugin():
         accelerator = Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_plugin=accumulation, kwargs_handlers=between_processes)
     shards_wanted()  # for its errors

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+from logging import getLogger
 from pathlib import Path
 
 
@@ -33,4 +34,8 @@ def cache_lock(cache_dir, name, accelerator=None):
     """
     if cache_dir is None or (accelerator and not accelerator.is_main_process):
         return contextlib.nullcontext()
-    return take_lock(Path(cache_dir) / "locks" / name)
+    lock = take_lock(Path(cache_dir) / "locks" / name, wait=False)
+    if lock is None:
+        getLogger().warning("another run is making %s in %s; waiting until it has.", name, cache_dir)
+        lock = take_lock(Path(cache_dir) / "locks" / name)
+    return lock

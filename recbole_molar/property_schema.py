@@ -83,7 +83,7 @@ class Properties(TransformerKeys):
     eval_step: Whole = None
     train_batch_size: Count = None
     MAX_ITEM_LIST_LENGTH: Count = None
-    learner: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"] = None  # RecBole takes Adam for any other name
+    learner: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = None  # RecBole takes Adam for any other name
     learning_rate: NotNegative = None
     weight_decay: NotNegative = None
     clip_grad_norm: Annotated[Any, AfterValidator(values.check_clipping)] = None

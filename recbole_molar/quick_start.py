@@ -24,7 +24,7 @@ from recbole_molar.processes import main_says, n_processes
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.property_values import as_list
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache, runs_like
-from recbole_molar.trainer.sequential_trainer import BEST
+from recbole_molar.trainer.sequential_trainer import BEST, LAST, check_same_data
 from recbole_molar.utils import create_dataset, data_preparation, get_model, get_trainer, make_model, needs_prefixes
 from recbole.utils import init_seed
 
@@ -100,6 +100,8 @@ def _carry_out(config, prepared, content, accelerator, folder, after_validation)
     with folder.discarded_on_bad_input(), folder.logging(config["state"], quiet=not accelerator.is_main_process, to_terminal=not validated):
         announce(config, prepared, content, folder)
         folder.notes["content_hash"] = content_hash(config, prepared.dataset, content)
+        if (folder.path / LAST).is_file():  # before any stage is repeated
+            check_same_data(folder.path / LAST, prepared.dataset.split_hash(), folder.notes["content_hash"])
         model = build_model(config, prepared, content, accelerator, folder)
         trainer = train(config, prepared, model, accelerator, folder, folder.path, config["model"], validated)
         if validated:
@@ -140,7 +142,8 @@ def configure(given):
     if not (folder / CONFIG).is_file():
         raise ValueError(f"--resume={folder}: holds no {CONFIG}; give the folder of a run, <output_dir>/<dataset>/<model>-<time>-<hash>.")
     refuse_foreign_code(folder / CONFIG, given)
-    config = Config(config_file_list=[folder / CONFIG], config_dict={key: given[key] for key in ("data_path",) if key in given})  # data may have moved
+    moved = {"output_dir": str(folder.resolve().parents[1]), **({"data_path": given["data_path"]} if "data_path" in given else {})}
+    config = Config(config_file_list=[folder / CONFIG], config_dict=moved)  # wherever it is called from
     written = read_yaml(folder / CONFIG)
     other = next((key for key in CODE_KEYS if key in given and given[key] != written.get(key)), None)
     if other:
@@ -294,7 +297,7 @@ def train_once(config, prepared, model, accelerator, folder, cache, stage):
             accelerator.wait_for_everyone()
             trainer.load_best()
             if accelerator.is_main_process:
-                write_json(done, trainer.best_valid_result)
+                write_json(done, trainer.best_valid_result or {})  # nothing where no validation took place
     generator.set_state(order)
     folder.notes[stage] = {"model": config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
 

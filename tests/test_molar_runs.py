@@ -10,6 +10,7 @@ from safetensors import safe_open
 from test_main import result_of, start
 
 from recbole_molar.__main__ import main
+from recbole_molar.checkpoint import load_tensors, save_tensors
 from recbole_molar.stages import text_columns
 
 SMALL = {
@@ -209,6 +210,35 @@ def test_end_to_end_resumes_exactly(make_data, run, tmp_path, cut_after_two_epoc
     assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_result"] == whole["best_valid_result"]
 
 
+def test_a_part_without_validation_is_taken_again(make_data, run):
+    make_data(items=True)
+    given = {"mirm_finetune_tasks": "[]", "id_eval_step": 0}
+    assert not result_of(run(**given)[1])[0]["id_model"]["reused"]
+    assert result_of(run(**given, align_weight=0.03)[1])[0]["id_model"]["reused"]
+
+
+def test_a_cut_run_goes_on_from_anywhere_but_over_no_other_id_model(make_data, run, tmp_path, monkeypatch, cut_after_two_epochs):
+    make_data(items=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"mirm_finetune_samples": 10, "epochs": 3, "output_dir": "saved"}
+    whole, _ = result_of(run(**{**given, "output_dir": "whole"})[1])
+    assert run(**given)[0] == 0  # the parts lie in the cache
+    with cut_after_two_epochs():
+        assert run(**given, align_weight=0.2)[0] == 130
+    cut = next(folder.resolve() for folder in (tmp_path / "saved" / "tiny").iterdir() if not (folder / "result.json").is_file())
+    best = next((tmp_path / "saved" / "cache" / "id_model").glob("*/best.safetensors"))
+    kept, (tensors, meta) = best.read_bytes(), load_tensors(best)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    save_tensors(best, {name: 2 * value for name, value in tensors.items()}, meta)
+    code, _, err = run([f"--resume={cut}"])
+    assert code == 2 and "was trained over another id_model." in err and "Start a new run" in err
+    best.write_bytes(kept)
+    code, out, err = run([f"--resume={cut}"])
+    assert code == 0 and result_of(out)[0]["stage_1"]["reused"] and not list((tmp_path / "elsewhere").iterdir()), err
+    assert whole["test_result"].keys() == result_of(out)[0]["test_result"].keys()
+
+
 def test_kill_9_in_each_stage(make_data, run, flags, command_line, tmp_path):
     """Killed in stage 1, and again in stage 2: the end is that of a run never cut."""
     make_data(items=True, images=True)
@@ -254,7 +284,9 @@ def test_a_run_on_other_texts_is_neither_resumed_nor_taken_for_done(make_data, r
     for old, new in (("plot of 7", "plot of a zebra"), ("Title number 7\t", "Quite another zebra\t")):
         file.write_text(kept.replace(old, new))
         assert main(compare) == 2 and "have changed since" in capsys.readouterr().err
+    cached = {path: path.stat().st_mtime_ns for path in (tmp_path / "saved" / "cache").rglob("*.safetensors")}
     assert main(["run", f"--resume={cut}"]) == 2 and "content_hash differs" in capsys.readouterr().err
+    assert cached == {path: path.stat().st_mtime_ns for path in (tmp_path / "saved" / "cache").rglob("*.safetensors")}  # before any stage is repeated
     file.write_text(kept)
     assert main(["run", f"--resume={cut}"]) == 0
 

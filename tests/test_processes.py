@@ -266,6 +266,11 @@ def test_accumulation_is_the_runs_own(monkeypatch):
     assert device.make_accelerator("fp32", 3, use_cpu=True).gradient_accumulation_steps == 3
 
 
+def test_runs_of_one_process_may_differ_in_precision():
+    """As trials of a search do."""
+    assert [device.make_accelerator(precision, use_cpu=True).mixed_precision for precision in ("fp32", "bf16", "bf16", "fp32")] == ["no", "bf16", "bf16", "no"]
+
+
 def test_other_commands_refuse_a_launcher(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["doctor", "--dataset=tiny"]) == 2

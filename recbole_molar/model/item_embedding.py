@@ -15,6 +15,7 @@ from recbole_molar.processes import bar_off, gathered, n_processes, own_part, pr
 from recbole_molar.sharding import whole
 
 COLLAPSED = 10  # effective rank below which a user is warned
+MOST_BYTES = 2**31
 MOST_LOOKED_AT = 4096  # items whose embeddings say the rank
 
 
@@ -22,7 +23,7 @@ class ItemEmbedding:
     """Fills the table, reusing what is on disk.
 
     A cache file belongs to one state of MIRM; inside it each row is kept under the hash of its item's text and image, so that one
-    changed item costs one pass, and another filter of the same data set none.
+    changed item costs one pass, and another filter of the same data set none. Rows of other items stay while the file is below MOST_BYTES.
 
     Args:
         cache_dir (Path, optional): None keeps nothing.
@@ -104,6 +105,7 @@ class ItemEmbedding:
             for chosen, batch in mirm.collator.batches(own, batch_size):
                 with accelerator.autocast() if accelerator else contextlib.nullcontext():
                     rows = mirm(batch)
+                _check_finite(rows, [mirm.content.items[own[place]].id for place in chosen])
                 for place, row in zip(chosen, rows.float().cpu()):
                     known[marks[own[place]]] = row
                 progress.update(len(chosen) * n_processes())
@@ -138,6 +140,9 @@ class ItemEmbedding:
         if not path or process_index():
             return
         kept = [mark for mark in known if keep is None or mark in keep]
+        if keep is not None:
+            others, size = [mark for mark in known if mark not in keep], 4 * len(next(iter(known.values())))
+            kept = others[len(others) - min(len(others), max(0, MOST_BYTES // size - len(kept))) :] + kept
         tensors = {"rows": torch.stack([known[mark] for mark in kept])}
         save_tensors(path, tensors, {"items": kept, "checksum": _checksum(tensors)})
 
@@ -170,6 +175,14 @@ def effective_rank(table):
     shares = torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0)  # squared singular values
     shares = (shares / shares.sum().clamp(min=1e-12)).clamp(min=1e-12)
     return float((-(shares * shares.log()).sum()).exp())
+
+
+def _check_finite(rows, ids):
+    """Raise ValueError where an embedding of rows [N, D] is not a number; ids (list of str): of their items."""
+    wrong = (~torch.isfinite(rows).all(1)).nonzero().flatten().tolist()
+    if wrong:
+        named = ", ".join(ids[place] for place in wrong[:5])
+        raise ValueError(f"the item embeddings of {named} are not finite numbers. Try precision=fp32, or look at these items' texts and pictures.")
 
 
 def _table(marks, known, dim):

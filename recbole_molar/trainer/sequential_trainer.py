@@ -7,14 +7,16 @@ import time
 from logging import getLogger
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
+from recbole_molar.checkpoint import flatten_optimizer, load_meta, load_tensors, restore_optimizer, restore_rng, rng_state, save_tensors, write_json
 from recbole_molar.device import kept_freed_memory
 from recbole_molar.model.all_positions import n_targets
 from recbole_molar.processes import bar_off, main_says, mean_over_processes, n_processes, own_noise, process_index, standing_in
+from recbole_molar.run_folder import CONFIG
 from recbole_molar.sharding import clip_gradients, gather, prepare, shard_as, share_gradients, whole_on_main
 from recbole_molar.trainer.ranking_trainer import RankingTrainer
 from recbole_molar.trainer.schedule import warmup_cosine
@@ -22,6 +24,8 @@ from recbole_molar.trainer.schedule import warmup_cosine
 ESTIMATE_AFTER = 20  # batches
 COME_APART = 0.5  # of the best validation score: a fall below that is told
 LIKE_CHANCE = 0.45  # of the items that stand before the target, on average: from here on it is told (chance: at most 0.5, less for long histories)
+OF_OTHER_FILES = ("mirm.", "id_model.")  # parts of a model that have files of their own
+SKETCHED, ROUNDING = 64, 0.05  # values of a tensor that a checkpoint keeps to know it by, and by how much they may differ, relatively
 LAST, BEST, CURVE = "last.safetensors", "best.safetensors", "curve.json"
 CHECKPOINT_KEYS = ("epoch", "global_step", "cur_step", "curve", "best_valid_score", "best_valid_result", "optimizer", "rng", "split_hash")
 
@@ -191,7 +195,12 @@ class SequentialTrainer(RankingTrainer):
                 stopped = self._one_epoch(epoch_idx, train_data, valid_data, verbose, saved, show_progress, callback_fn)
                 if saved:
                     self._save_checkpoint(epoch_idx, train_data=train_data)
+                    if self.curve[-1].get("best"):
+                        self._save_best()  # after the checkpoint, from which it can be made again
         if saved and not main_says((self.folder / BEST).is_file(), self.device):
+            if self.best_valid_result is not None:
+                found = f"{self.folder / BEST}: is gone, and with it the weights of the best epoch"
+                raise ValueError(f"{found}. Delete {LAST} beside it too, and all is trained anew.")
             self._save_best()  # no validation took place
         if n_processes() > 1:
             self.accelerator.free_memory()  # it would keep what wraps the model
@@ -213,8 +222,6 @@ class SequentialTrainer(RankingTrainer):
             if improved:
                 self.best_valid_result = dict(result)
                 entry["best"] = True
-                if saved:
-                    self._save_best()
             if callback_fn:
                 callback_fn(epoch_idx, score)
         self.curve.append(entry)
@@ -258,11 +265,11 @@ class SequentialTrainer(RankingTrainer):
             missing, unexpected = self.model.load_state_dict(state, strict=False)
         except RuntimeError as error:  # other shapes; the message lists each tensor
             reason = str(error).splitlines()[1].strip()
-            raise ValueError(f"{self.folder}: the checkpoint is of another model ({reason}). Start a new run.") from error
+            raise ValueError(f"{self.folder}: the checkpoint is of another model ({reason}). {self._remedy}") from error
         keep = getattr(self.model, "is_saved", lambda name: True)
         missing = [name for name in missing if keep(name)]
         if missing or unexpected:
-            raise ValueError(f"{self.folder}: the checkpoint is of another model (missing {missing[:3]}, unexpected {unexpected[:3]}). Start a new run.")
+            raise ValueError(f"{self.folder}: the checkpoint is of another model (missing {missing[:3]}, unexpected {unexpected[:3]}). {self._remedy}")
 
     def _save_best(self):
         tensors = whole_on_main(self._model_tensors())
@@ -282,7 +289,7 @@ class SequentialTrainer(RankingTrainer):
             "epoch": epoch, "global_step": self.global_step, "cur_step": self.cur_step, "curve": self.curve,
             "best_valid_score": float(self.best_valid_score), "best_valid_result": self.best_valid_result,
             "optimizer": optimizer_rest, "rng": rng_rest, "split_hash": train_data._dataset.split_hash() if train_data is not None else None,
-            "content_hash": self.content_hash,
+            "content_hash": self.content_hash, "not_saved": self._sketch(),
         }
         save_tensors(self.folder / LAST, tensors, meta)
         write_json(self.folder / CURVE, self.curve)
@@ -295,12 +302,10 @@ class SequentialTrainer(RankingTrainer):
         tensors, meta = load_tensors(path)
         missing = [key for key in CHECKPOINT_KEYS if key not in meta]
         if missing:
-            raise ValueError(f"{path}: not the checkpoint of a run, it lacks {', '.join(missing)}. Start a new run.")
-        if train_data is not None and meta["split_hash"] not in (None, train_data._dataset.split_hash()):
-            raise ValueError(f"{path}: was trained on other data (split_hash differs). Put the data back as it was, or start a new run.")
-        if self.content_hash is not None and meta.get("content_hash") not in (None, self.content_hash):
-            found = "was trained on other texts, pictures, features or times, or reads them otherwise now (content_hash differs)"
-            raise ValueError(f"{path}: {found}. Put the data back as it was, or start a new run.")
+            raise ValueError(f"{path}: not the checkpoint of a run, it lacks {', '.join(missing)}. {self._remedy}")
+        if train_data is not None:
+            check_same_data(path, train_data._dataset.split_hash(), self.content_hash)
+        self._check_what_is_not_saved(path, meta.get("not_saved"))
         self._load_model(tensors)
         try:
             restore_optimizer(self.optimizer, tensors, meta["optimizer"])
@@ -310,9 +315,56 @@ class SequentialTrainer(RankingTrainer):
             self.start_epoch, self.global_step, self.cur_step = meta["epoch"] + 1, meta["global_step"] + 0, meta["cur_step"] + 0
             self.curve, self.best_valid_score, self.best_valid_result = list(meta["curve"]), float(meta["best_valid_score"]), meta["best_valid_result"]
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # whatever a changed file leads to
-            raise ValueError(f"{path}: not the checkpoint of this run ({type(error).__name__}: {error}). Start a new run.") from error
+            raise ValueError(f"{path}: not the checkpoint of this run ({type(error).__name__}: {error}). {self._remedy}") from error
         getLogger().info("going on after epoch %d of %s", self.start_epoch, path)
+        self._finish_what_was_cut()
+
+    def _finish_what_was_cut(self):
+        """Make the files that follow the checkpoint, where writing stopped in between."""
+        if self.curve and self.curve[-1].get("best") and main_says(not self._best_is_of(self.best_valid_result), self.device):
+            self._save_best()
+        if self.accelerator.is_main_process:
+            write_json(self.folder / CURVE, self.curve)
+
+    def _best_is_of(self, result):
+        try:
+            return load_meta(self.folder / BEST).get("valid") == result
+        except ValueError:
+            return False
+
+    def _sketch(self):
+        """Name -> some values of each tensor that checkpoints leave out since another file holds it: a cached item table, MIRM, a frozen ID model."""
+        keep, state = getattr(self.model, "is_saved", lambda name: True), self.model.state_dict()
+        left_out = {name: value for name, value in state.items() if name.startswith(OF_OTHER_FILES) and not keep(name)}
+        if (table := getattr(self.model, "mirm_table", None)) is not None and "mirm_table" not in state:
+            left_out["mirm_table"] = table
+        left_out = {name: value for name, value in left_out.items() if value.numel() and not hasattr(value, "to_local")}
+        return {name: value.detach().flatten()[:: -(-value.numel() // SKETCHED)].double().cpu().tolist() for name, value in left_out.items()}
+
+    def _check_what_is_not_saved(self, path, then):
+        """Raise ValueError where the run would go on over another item table or ID model than it began with; rounding apart."""
+        now = self._sketch()
+        for name in sorted(now.keys() & (then or {}).keys()):
+            one, other = (np.asarray(values, dtype=np.float64) for values in (then[name], now[name]))
+            if one.shape != other.shape or np.linalg.norm(one - other) > ROUNDING * (np.linalg.norm(one) + 1e-12):
+                found = f"was trained over another {name} than is there now: the item embeddings or an ID model were made anew, or given otherwise"
+                raise ValueError(f"{path}: {found}. {self._remedy}")
+
+    @property
+    def _remedy(self):
+        """What helps where a checkpoint cannot be gone on with: the folder is a run's, or a part's in the cache, which every run would find again."""
+        return "Start a new run." if (self.folder / CONFIG).is_file() else f"Delete the folder {self.folder}, and it is trained anew."
 
     def load_best(self):
         """Put the weights of the best validation epoch into the model."""
         self._load_model(load_tensors(self.folder / BEST)[0])
+
+
+def check_same_data(path, split_hash, content_hash):
+    """Raise ValueError where a checkpoint was trained on another split, or on other texts, pictures, features or times; None is not compared."""
+    meta = load_meta(path)
+    if split_hash is not None and meta.get("split_hash") not in (None, split_hash):
+        raise ValueError(f"{path}: was trained on other data (split_hash differs). Put the data back as it was, or start a new run.")
+    if content_hash is not None and meta.get("content_hash") not in (None, content_hash):
+        found = "was trained on other texts, pictures, features or times, or reads them otherwise now (content_hash differs)"
+        raise ValueError(f"{path}: {found}. Put the data back as it was, or start a new run.")

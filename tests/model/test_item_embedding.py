@@ -47,6 +47,34 @@ def test_one_changed_item_is_encoded_alone(mirm, tmp_path):
     assert encoded == 1 and [row for row in range(13) if not torch.equal(table[row], again[row])] == [5]
 
 
+def test_data_sets_of_one_mirm_keep_each_others_rows(mirm, tmp_path, monkeypatch):
+    def catalogue(word):
+        (tmp_path / word).mkdir(exist_ok=True)
+        file, ids = write_content(tmp_path / word)
+        file.write_text(file.read_text().replace("Title", word))
+        other = toy_mirm(ItemContent.read(file, ids, ["plot", "title", "genre"], "plot", modalities=["text"]))
+        other.backbone, other.collator.prompt = mirm.backbone, mirm.collator.prompt
+        return other
+
+    assert [fill(catalogue(word), tmp_path / "cache")[1] for word in ("Name", "Song", "Name", "Song")] == [12, 12, 0, 0]
+    monkeypatch.setattr("recbole_molar.model.item_embedding.MOST_BYTES", 4 * mirm.embedding_dim * 18)
+    assert [fill(catalogue(word), tmp_path / "cache")[1] for word in ("Tale", "Name", "Tale")] == [12, 12, 6]  # six others fit
+
+
+def test_embeddings_that_are_no_numbers_are_named_and_not_kept(mirm, tmp_path, monkeypatch):
+    forward, seen = type(mirm).forward, []
+
+    def broken(self, batch):
+        rows = forward(self, batch)
+        seen.append(len(rows))
+        return rows.masked_fill(torch.arange(len(rows))[:, None] == 0, float("nan")) if len(seen) == 2 else rows
+
+    monkeypatch.setattr(type(mirm), "forward", broken)
+    with pytest.raises(ValueError, match=r"item embeddings of i\d+ are not finite numbers. Try precision=fp32"):
+        fill(mirm, tmp_path / "cache")
+    assert fill(mirm, tmp_path / "cache")[0].isfinite().all()
+
+
 def test_other_weights_or_another_prompt_start_anew(mirm, tmp_path):
     fill(mirm, tmp_path / "cache")
     mirm.collator.prompt.max_tokens = 20

@@ -12,8 +12,10 @@ from tiny_run import make_model, make_trainer
 
 from recbole_molar.checkpoint import load_tensors
 from recbole_molar.config import Config
+from recbole_molar.device import make_accelerator
 from recbole_molar.model import like_lengths
-from recbole_molar.trainer.sequential_trainer import BEST, CURVE, LAST
+from recbole_molar.trainer.schedule import warmup_cosine
+from recbole_molar.trainer.sequential_trainer import BEST, CURVE, LAST, SequentialTrainer
 
 
 @pytest.fixture
@@ -30,6 +32,7 @@ def trained(make_data, flags, tmp_path):
         trainer.fit(*prepared.loaders[:2])
         return prepared, trainer
 
+    fit.flags = flags
     return fit
 
 
@@ -151,6 +154,32 @@ def test_no_epochs_still_gives_a_model_to_test(trained):
     assert trainer.curve == [] and trainer.evaluate(prepared.loaders[2])
 
 
+def test_without_the_best_epoch_no_other_is_tested(trained, tmp_path, monkeypatch):
+    scores = iter(range(100, 0, -1))
+    monkeypatch.setattr(SequentialTrainer, "_valid_epoch", lambda *_, **__: (next(scores), {"mrr@10": 0.5}))
+    trained()
+    (tmp_path / "a" / BEST).unlink()
+    with pytest.raises(ValueError, match="best.safetensors: is gone, .*Delete last.safetensors beside it too"):
+        trained()
+    (tmp_path / "a" / LAST).unlink()
+    assert len(trained()[1].curve) == 4
+
+
+def test_cut_between_the_checkpoint_and_the_best_epoch(trained, tmp_path, monkeypatch):
+    def cut(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SequentialTrainer, "_save_best", cut)
+        trained()
+    assert (tmp_path / "a" / LAST).is_file() and not (tmp_path / "a" / BEST).is_file()
+    (tmp_path / "a" / CURVE).unlink()
+    make_trainer(Config(config_dict=trained.flags(epochs=4)), tmp_path / "a")
+    (best, meta), (last, _) = (load_tensors(tmp_path / "a" / file) for file in (BEST, LAST))
+    curve = json.loads((tmp_path / "a" / CURVE).read_text())
+    assert all(torch.equal(best[name], last[name]) for name in best) and [entry["epoch"] for entry in curve] == [1] and meta["valid"] == curve[0]["valid"]
+
+
 def test_no_validation_takes_the_last_epoch(trained, tmp_path):
     _, trainer = trained(eval_step=0)
     best, last = (load_tensors(tmp_path / "a" / file)[0] for file in (BEST, LAST))
@@ -193,6 +222,35 @@ def test_warm_up_and_cosine_by_hand(make_data, flags, tmp_path):
     assert rates([0, 2, 4, 12, 20]) == pytest.approx(expected)
     trainer.config["lr_schedule"] = "constant"
     assert rates([0, 4, 12, 20]) == pytest.approx([0.005, 0.5, 0.5, 0.5])
+
+
+def test_each_step_has_its_rate_and_a_clipped_gradient(make_data, flags, tmp_path):
+    make_data()
+    options = {"warmup_ratio": 0.2, "lr_schedule": "cosine", "learning_rate": 0.5, "epochs": 2, "train_batch_size": 16, "clip_grad_norm": {"max_norm": 0.01}}
+    prepared, trainer = make_trainer(Config(config_dict=flags(**options)), tmp_path)
+    rates, norms = [], []
+
+    def look(optimizer, *_):
+        rates.append(optimizer.param_groups[0]["lr"])
+        norms.append(float(torch.stack([value.grad.norm() for group in optimizer.param_groups for value in group["params"] if value.grad is not None]).norm()))
+
+    trainer.optimizer.register_step_pre_hook(look)
+    trainer.fit(*prepared.loaders[:2])
+    steps = 2 * len(prepared.loaders[0])
+    warmup = int(0.2 * steps)
+    assert len(rates) == steps > 4 and max(norms) == pytest.approx(0.01, rel=1e-3)
+    assert rates == pytest.approx([0.5 * warmup_cosine(step, steps, warmup, final=0.01, cosine=True) for step in range(steps)]) and len(set(rates)) > 4
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_autocast_where_it_is_asked_for(make_data, flags, tmp_path, precision):
+    make_data()
+    config = Config(config_dict=flags(precision=precision, enable_amp=True))
+    prepared, model = make_model(config)
+    trainer, found, loss = SequentialTrainer(config, model, make_accelerator(precision, use_cpu=True), tmp_path), [], model.calculate_loss
+    model.calculate_loss = lambda batch: found.append(torch.is_autocast_enabled("cpu")) or loss(batch)
+    trainer.fit(prepared.loaders[0])
+    assert set(found) == {precision == "bf16"}
 
 
 @pytest.mark.parametrize("parts", [2, 3])

@@ -1,0 +1,24 @@
+"""Locks between runs."""
+
+import threading
+
+from recbole_molar.lock import cache_lock, take_lock
+
+
+def test_who_waits_for_another_run_is_told(tmp_path, caplog):
+    """And goes on once that one has ended."""
+    held, entered = take_lock(tmp_path / "locks" / "part"), threading.Event()
+
+    def wait():
+        with cache_lock(tmp_path, "part"):
+            entered.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not entered.wait(0.3) and "another run is making part" in caplog.text
+    held.close()
+    assert entered.wait(30)
+    thread.join()
+    caplog.clear()
+    with cache_lock(tmp_path, "part"), cache_lock(tmp_path, "other"), cache_lock(None, "part"):
+        assert not caplog.text

@@ -13,7 +13,7 @@ from recbole_molar.stages import build_id_model, refuse_content_model, shard_mir
 from recbole_molar.text_stages import build_mirm, read_item_content  # noqa: F401  (quick_start and the doctor read and build by them)
 from recbole.utils import init_seed
 
-OF_STEP_2 = ("collaborative", "tuning_epochs", "learning_rate", "mapping_size")  # and `id_<key>`: what step 1 does not depend on
+OF_STEP_2 = ("collaborative", "more_id_models", "tuning_epochs", "learning_rate", "mapping_size")  # and `id_<key>`: what step 1 does not depend on
 
 
 def check_parts(config, n_items):

@@ -5,6 +5,7 @@ Each rule takes the properties of a run (:class:`Properties`, None for those tha
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.property_error import PropertyError, bad_value
+from recbole_molar.property_values import as_list
 from recbole.evaluator.register import metric_types
 from recbole.utils import EvaluatorType
 
@@ -80,6 +81,22 @@ def several_id_models_are_frozen(one):
             raise PropertyError(key, f"{key}={getattr(one, key)}: id_training=joint trains one ID model. Set id_training=frozen.", ["id_training"])
 
 
+def given_id_models_are_all(one):
+    """`id_weights` stands for all ID models: those of `more_id_models` would be left out."""
+    given, wanted = len(as_list(one.id_weights) if one.id_weights else []), 1 + len(one.more_id_models or {})
+    if one.more_id_models and given and given != wanted:
+        names = ", ".join(map(str, one.more_id_models))
+        text = f"id_weights: names {given} of the {wanted} ID models, id_model and more_id_models ({names}). Name runs of all, or set more_id_models=~."
+        raise PropertyError("id_weights", text, ["more_id_models"])
+
+
+def windows_do_not_overlap(one):
+    """CoLLM draws windows of its own from each row, and knows no targets that an earlier row has had."""
+    if one.prompt_items and one.train_windows == "overlap":
+        text = "train_windows=overlap: windows of prompt_items are drawn from rows, whose positions must each be in one row. Valid: chunks, last."
+        raise PropertyError("train_windows", text, ["prompt_items"])
+
+
 def distillation_has_a_teacher(one):
     """A finished ID model's distribution over all items goes into the cross-entropy over all items."""
     if one.distill_weight and one.rec_loss != "ce":
@@ -132,6 +149,6 @@ def compact_encoders_are_models(one):
 
 
 ALL = (
-    metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, several_id_models_are_frozen,
-    distillation_has_a_teacher, something_tells_items_apart, compact_is_a_model, compact_encoders_are_models,
+    metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, several_id_models_are_frozen, given_id_models_are_all,
+    windows_do_not_overlap, distillation_has_a_teacher, something_tells_items_apart, compact_is_a_model, compact_encoders_are_models,
 )  # fmt: skip

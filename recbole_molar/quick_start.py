@@ -361,6 +361,7 @@ def _finished_id_model(folder, expected, config, accelerator, split_hash):
     prepared = prepare(id_config)
     model = make_model(prepared.model_class, id_config, prepared.loaders[0]._dataset)
     get_trainer(id_config)(id_config, model, accelerator, folder).load_best()
+    check_user_embedding(model.to(config["device"]), prepared.loaders[0]._dataset[[0, 0]].to(config["device"]), with_items=config["collaborative"])
     getLogger().info("ID model %s of %s, valid %s", result["model"], folder, result["best_valid_result"])
     return model
 

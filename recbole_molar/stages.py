@@ -183,6 +183,9 @@ def _check_depth(config, backbone):
         layers = config[key]
         if layers is not None and not (isinstance(layers, int) and 1 <= layers <= most):
             raise bad_value(key, layers, f"the decoder of mirm_backbone={config['mirm_backbone']} has {most} layers. Valid: 1 to {most}, or ~ for all.")
+    heads = config["user_encoder_heads"] if config["user_encoder"] == "SASRec" else None
+    if heads and backbone.dim % heads:
+        raise bad_value("user_encoder_heads", heads, f"must divide the embedding size of mirm_backbone={config['mirm_backbone']}, {backbone.dim}.")
 
 
 def finetune_mirm(config, mirm, dataset, accelerator, folder):

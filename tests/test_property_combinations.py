@@ -36,9 +36,14 @@ REFUSED = {
     "heads of compact": ("Molar", {"compact_num_kv_heads": 3}, "compact_num_heads=4: must be a positive multiple of 3, because of compact_num_kv_heads"),
     "eyes of compact": ("Molar", {"compact_vision_size": 20}, "compact_vision_size=20: must be a positive multiple of 16"),
     "layers of compact": ("Molar", {"dueg_layers": 4}, "dueg_layers=4: the decoder .* has 3 layers.*compact_num_layers: properties/backbone"),
+    "weights of some ID models": (
+        "Molar", {"id_weights": "a", "more_id_models": {"GRU4Rec": {}}}, "id_weights: names 1 of the 2 ID models.*more_id_models .GRU4Rec.. Name runs of all",
+    ),
+    "windows of windows": ("CoLLM", {"train_windows": "overlap"}, "train_windows=overlap: windows of prompt_items are drawn from rows"),
     "heads of the encoder": ("Molar", {"user_encoder": "SASRec", "user_encoder_heads": 5}, "user_encoder_heads=5: must divide the embedding size"),
 }
 ACCEPTED = {
+    "weights of all ID models": ("Molar", {"id_weights": ["a", "b"], "more_id_models": {"GRU4Rec": {}}}),
     "sampled scores without validation": ("SASRec", {"metrics": ["AUC"], "valid_metric": "AUC@10", "eval_args": SAMPLED, "eval_step": 0}),
     "no validation by GAUC": ("SASRec", {"metrics": ["GAUC"], "valid_metric": "GAUC@10", "eval_step": 0}),
     "negatives of BPR": ("SASRec", {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "popularity"}}),

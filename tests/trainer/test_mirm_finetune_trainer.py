@@ -3,6 +3,7 @@
 import gc
 import weakref
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -39,6 +40,31 @@ def cut_after(stage, steps):
         step(position, total)
 
     stage._step = counted
+
+
+def test_held_out_samples_are_not_trained_on(content, tmp_path):
+    train, held_out, _ = (parts and parts["user_behavior"] for parts in trainer(content, tmp_path, samples=100)._draw_samples())
+    assert len(train) > len(held_out) > 1 and not set(train) & set(held_out)
+
+
+def test_each_step_has_its_rate_and_a_clipped_gradient(content, tmp_path):
+    stage, rates, norms = trainer(content, tmp_path, epochs=3, learning_rate=0.5), [], []
+    step = stage._step
+
+    def look(position, total):
+        update, parameters = stage.optimizer.step, [value for group in stage.optimizer.param_groups for value in group["params"]]
+
+        def record():
+            rates.append(stage.optimizer.param_groups[0]["lr"])
+            norms.append(float(torch.stack([value.grad.norm() for value in parameters if value.grad is not None]).norm()))
+            update()
+
+        with mock.patch.object(stage.optimizer, "step", record):
+            step(position, total)
+
+    stage._step = look
+    stage.fit()
+    assert len(rates) == len(norms) > 6 and max(norms) < 1.01 and rates[0] < max(rates) and rates[-1] < 0.2 * max(rates)
 
 
 def test_the_loss_falls_and_the_report_says_so(content, tmp_path, caplog):

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 
 import numpy as np
+import torch
 from PIL import Image
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -44,9 +45,9 @@ class Backbone(nn.Module):
         self.reads_pictures = hasattr(processor, "image_processor")
         self.processor, self.tuning, self.lora_alpha = processor, tuning, lora_alpha
         self.tokenizer = processor.tokenizer if self.reads_pictures else processor
-        if self.tokenizer.pad_token_id is None:
+        if self.tokenizer.pad_token_id is None and self.tokenizer.eos_token is not None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.pad_id = self.tokenizer.pad_token_id
+        self.pad_id = self.tokenizer.pad_token_id or 0  # any token will do, it is masked
         self.image_inputs = PictureInputs(self._processed, image_size)  # uint8 images [height, width, 3] -> the model's image tensors
         self._add_cur_item(model)
         project_patches_by_product(model)
@@ -129,8 +130,14 @@ class Backbone(nn.Module):
         return self.plain.get_input_embeddings()(input_ids)
 
     def logits(self, states):
-        """Word scores [..., V] of hidden states [..., D]."""
-        return self.plain.get_output_embeddings()(states)
+        """Word scores [..., V] of hidden states [..., D], with what Granite, Cohere and Gemma 2 do to them behind the head."""
+        scores, config = self.plain.get_output_embeddings()(states), self.plain.config.get_text_config()
+        if scale := getattr(config, "logits_scaling", None):
+            scores = scores / scale
+        if scale := getattr(config, "logit_scale", None):
+            scores = scores * scale
+        cap = getattr(config, "final_logit_softcapping", None)
+        return cap * torch.tanh(scores / cap) if cap else scores
 
     @property
     def user_decoder_depth(self):

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import inspect
 import json
+from logging import getLogger
 from pathlib import Path
 
 import torch
@@ -12,10 +13,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import cached_file
 
+from recbole_molar.data.prompt import COMPRESS
 from recbole_molar.model.backbone.base import Backbone
 from recbole_molar.model.backbone.quantization import check_quantization, loading_options, settle
 
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
+SAME = 0.05  # relative difference of what should be equal, rounding in bfloat16 and 4 bits included
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
@@ -43,7 +46,7 @@ class Pretrained(Backbone):
                 processor, kind = load_processor(name), AutoModelForImageTextToText
             # fp32: published weights are bf16, whose steps are too coarse for AdamW's updates; autocast gives the speed back.
             # Safetensors alone: a pickle runs code when it is read; so would a folder's own modelling files.
-            model = kind.from_pretrained(name, dtype=torch.float32, **SAFE, **loading_options(quantization))
+            model, info = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **SAFE, **loading_options(quantization))
         except Exception as error:  # broken files raise anything: safetensors' own error, RuntimeError for shapes, AttributeError for odd JSON
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
@@ -51,9 +54,55 @@ class Pretrained(Backbone):
                 f"image-text-to-text model (or, for text alone, of a language model) on Hugging Face (needs a network), or mirm_backbone=compact, "
                 f"which needs no download. Weights must be .safetensors: convert a pickled .bin that you trust with transformers' save_pretrained."
             ) from error
+        missing = [key for key in sorted(info["missing_keys"]) if not key.startswith("lm_head.")]
+        if missing:
+            raise ValueError(f"mirm_backbone={name}: {len(missing)} of its weights are missing, for example {missing[0]}. Get its files again.")
+        if info["missing_keys"]:
+            getLogger().warning("mirm_backbone=%s has no head that scores words; stage 1 and its texts begin with a random one.", name)
         if not hasattr(model.get_decoder(), "layers"):
-            raise ValueError(f"mirm_backbone={name}: {type(model).__name__} is built otherwise than the decoders read here. Take one of README's list.")
-        return cls(settle(model), processor, image_size, **options)
+            raise _built_otherwise(name, model, "no list of layers")
+        backbone = cls(settle(model), processor, image_size, **options)
+        try_out(backbone, name)
+        return backbone
+
+
+def _built_otherwise(name, model, reason):
+    return ValueError(f"mirm_backbone={name}: {type(model).__name__} is built otherwise than the decoders read here ({reason}). Take one of README's list.")
+
+
+@torch.no_grad()
+def try_out(backbone, name):
+    """Use a backbone in each way on a few words, before anything takes long: any architecture of transformers may be named.
+
+    Raises:
+        ValueError: it cannot be used so; its scores of words are not those of the model itself; or a state depends on what comes after it, which
+            would show a history's user what is to be predicted.
+    """
+    was_training = backbone.training
+    backbone.eval()
+    ids = torch.tensor([backbone.tokenizer(COMPRESS[True, False], add_special_tokens=False)["input_ids"][:8]], device=backbone.device)
+    mask, reads = torch.ones_like(ids), torch.arange(ids.size(1), device=ids.device)[None] == ids.size(1) - 1
+    try:
+        states = backbone.encode({"input_ids": ids, "attention_mask": mask})
+        only = backbone.encode({"input_ids": ids, "attention_mask": mask}, read=reads)[reads]
+        scores, own = backbone.logits(states), backbone.plain(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        vectors = backbone.embed(ids).float()
+        other = torch.cat([vectors[:, :-1], vectors[:, :1]], dim=1)  # another last one
+        stack = backbone.user_decoder(1).to(ids.device).eval()
+        moved = [_moved(read(vectors)[:, :-1], read(other)[:, :-1]) for read in (lambda given: backbone.decode(given, mask), stack)]
+    except Exception as error:
+        raise _built_otherwise(name, backbone.plain, f"{type(error).__name__}: {str(error)[:200]}") from error
+    if max(moved) > SAME:
+        reason = "a word's state depends on the words after it, so a user would be told what comes next"
+        raise _built_otherwise(name, backbone.plain, reason)
+    if _moved(only, states[reads]) > SAME or _moved(scores.float(), own.float()) > SAME:
+        raise _built_otherwise(name, backbone.plain, "its states or word scores are not those that it has in transformers")
+    backbone.train(was_training)
+
+
+def _moved(one, other):
+    """Relative difference of two tensors."""
+    return float((one - other).norm() / one.norm().clamp(min=1e-12))
 
 
 def of_text_alone(config):

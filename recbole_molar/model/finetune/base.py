@@ -59,10 +59,11 @@ def draw(candidates, count, rng):
 
 
 def attributes_sentence(item, content):
-    """Title and attributes as one sentence: `Toy Story: release year 1995, genre Animation.`"""
+    """Title and attributes as one sentence: `Toy Story: release year 1995, genre Animation.`; empty where there is neither."""
     words = [
         f"{name.replace('_', ' ')} {value}"
         for name, value in item.fields.items()
         if value != item.title and name != content.description_field
     ]
-    return f"{item.title}: {', '.join(words)}." if words else f"{item.title}."
+    known = [part for part in (item.title, ", ".join(words)) if part]
+    return f"{': '.join(known)}." if known else ""

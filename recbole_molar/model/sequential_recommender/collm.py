@@ -16,6 +16,7 @@ from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.processes import from_main
 from recbole_molar.sharding import gather, whole
 
+WORDS = 65_536  # of the vocabulary, that tell how large a word's embedding is
 
 class CoLLM(MIRMRecommender):
     """Zhang et al., "CoLLM: Integrating Collaborative Embeddings into Large Language Models for Recommendation", 2023 (arXiv 2310.19488).
@@ -65,7 +66,8 @@ class CoLLM(MIRMRecommender):
         if id_model is not None:
             mirm.requires_grad_(False)
             with whole(mirm):
-                items, words = id_model.item_embeddings(), mirm.backbone.plain.get_input_embeddings().weight
+                items, n_words = id_model.item_embeddings(), len(mirm.backbone.plain.get_input_embeddings().weight)
+                words = mirm.backbone.embed(torch.arange(0, n_words, -(-n_words // WORDS), device=mirm.backbone.device))  # some models scale them
                 self.item_scale, self.word_scale = (float(table.detach().float().square().mean().sqrt()) for table in (items[1:], words))
             dim, size = items.size(1), config["mapping_size"]
             self.mapping = nn.Sequential(nn.Linear(dim, size), nn.ReLU(), nn.Linear(size, mirm.embedding_dim))

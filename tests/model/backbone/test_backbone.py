@@ -14,6 +14,7 @@ import tiny_backbones
 import transformers as hf
 import yaml
 from PIL import Image
+from safetensors import torch as safetensors
 from as_transformers import as_transformers_computes
 from toy_items import SIZE, TINY, toy_content, toy_mirm
 
@@ -223,11 +224,14 @@ def test_a_tokenizer_without_padding(content, source, tmp_path):
     shutil.copytree(source, tmp_path / "copy")
     file = tmp_path / "copy" / "tokenizer_config.json"
     words = json.loads(file.read_text())
-    if not words.pop("pad_token", None) or not words.get("eos_token"):
-        pytest.skip("has none, or no end")
-    file.write_text(json.dumps(words))
     (tmp_path / "copy" / "special_tokens_map.json").unlink(missing_ok=True)
-    assert build(content, str(tmp_path / "copy")).backbone.pad_id is not None
+    words.pop("pad_token", None)
+    ends = [words.get("eos_token")] if "save_text_" not in source else [words.pop("eos_token"), None]  # a processor wants one for several pictures
+    for end in ends:
+        file.write_text(json.dumps({**words, **({"eos_token": end} if end else {})}))
+        mirm = build(content, str(tmp_path / "copy"))
+        with torch.no_grad():
+            assert mirm.backbone.pad_id is not None and mirm.encode_items([1, 2, 3]).isfinite().all()
 
 
 @pytest.mark.parametrize("made, here, message", [
@@ -409,11 +413,41 @@ def test_pictures_for_a_language_model(items, tmp_path):
     assert torch.equal(one.encode_items([1, 2]), other.encode_items([1, 2]))
 
 
-def test_a_decoder_of_another_build(items, tmp_path):
+@pytest.mark.parametrize("kind, options, reason", [
+    ("GPT2", {"n_embd": 8, "n_layer": 1, "n_head": 1}, "no list of layers"),
+    ("GPTNeoX", {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}, "AttributeError"),
+    ("Gemma3Text", {**tiny_backbones.TEXT, "head_dim": 16, "use_bidirectional_attention": True}, "depends on the words after it"),
+])  # fmt: skip
+def test_a_decoder_of_another_build(items, tmp_path, kind, options, reason):
     tokenizer = tiny_backbones.qwen_tokenizer(items)
-    tiny_backbones.publish(tmp_path, hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1)), tokenizer)
-    with pytest.raises(ValueError, match="GPT2LMHeadModel is built otherwise"):
+    config = getattr(hf, f"{kind}Config")(vocab_size=len(tokenizer), **options)
+    tiny_backbones.publish(tmp_path, hf.AutoModelForCausalLM.from_config(config), tokenizer)
+    with pytest.raises(ValueError, match=f"is built otherwise than the decoders read here \\(.*{reason}"):
         build(items.only("text"), str(tmp_path))
+
+
+@pytest.mark.parametrize("kind, options", [
+    ("Granite", {"logits_scaling": 8.0}), ("Cohere", {"logit_scale": 0.0625}), ("Gemma2", {"final_logit_softcapping": 5.0}),
+])  # fmt: skip
+@torch.no_grad()
+def test_what_comes_behind_the_head(items, tmp_path, kind, options):
+    tokenizer = tiny_backbones.qwen_tokenizer(items)
+    model = hf.AutoModelForCausalLM.from_config(getattr(hf, f"{kind}Config")(**{**tiny_backbones.TEXT, "vocab_size": len(tokenizer), **options}))
+    tiny_backbones.publish(tmp_path, model, tokenizer)
+    backbone = build(items.only("text"), str(tmp_path)).backbone
+    batch = {"input_ids": torch.tensor([[9, 20, 30]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    assert close(backbone.logits(backbone.encode(dict(batch))), backbone.plain(**batch).logits)
+
+
+def test_a_checkpoint_that_lacks_a_layer(items, tmp_path, caplog):
+    tiny_backbones.save_text_qwen2(tmp_path, items)
+    weights = safetensors.load_file(tmp_path / "model.safetensors")
+    for part, message in (("lm_head.", None), ("model.layers.1.", "of its weights are missing, for example model.layers.1")):
+        weights = {name: value for name, value in weights.items() if not name.startswith(part)}
+        safetensors.save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+            build(items.only("text"), str(tmp_path))
+    assert "has no head that scores words" in caplog.text
 
 
 def test_a_pickle_is_refused_and_not_run(items, tmp_path):

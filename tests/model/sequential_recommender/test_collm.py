@@ -94,6 +94,40 @@ def test_collaborative_embeddings_of_users_and_items_change_scores(make_data, ma
         assert torch.equal(model.full_sort_predict(batch), without)  # a mapping of zeros lets nothing of the ID model through
 
 
+def test_tokens_by_hand(make_data, make, monkeypatch):
+    """Of unit size into the mapping, and out of it at the size of words as the LLM reads them, which some models scale."""
+    make_data(items=True)
+    config, prepared, model = make()
+    model.eval()
+    batch, items = next(iter(prepared.loaders[2]))[0], torch.arange(1, 31)
+    with torch.no_grad():
+        user, table = model.id_model(batch), model.id_model.item_embeddings()
+        words = model.mirm.backbone.embed(torch.arange(len(model.mirm.backbone.plain.get_input_embeddings().weight)))
+        size = words.square().mean().sqrt()
+        expected = model.mapping(user / (user.square().mean(1, keepdim=True) + 1e-7).sqrt()) * size
+        torch.testing.assert_close(model.user_tokens(batch), expected, rtol=1e-3, atol=1e-5)
+        expected = model.mapping(table[items] / table[1:].square().mean().sqrt()) * size
+        torch.testing.assert_close(model.item_tokens(items), expected, rtol=1e-4, atol=1e-6)
+        embed = model.mirm.backbone.embed
+        monkeypatch.setattr(model.mirm.backbone, "embed", lambda ids: 7 * embed(ids))
+        other = type(model)(config, prepared.loaders[0]._dataset, model.mirm_table, model.mirm, model.id_model)
+        assert other.word_scale == pytest.approx(7 * model.word_scale)
+
+
+def test_each_window_of_a_row_is_drawn(make_data, make, monkeypatch):
+    """The last one too, which holds the newest targets."""
+    make_data(items=True)
+    _, prepared, model = make(**TEXT)
+    batch, drawn, window = next(iter(prepared.loaders[0])), set(), model._window
+    monkeypatch.setattr(model, "_window", lambda seq, length, first: drawn.update(zip(length.tolist(), first.tolist())) or window(seq, length, first))
+    monkeypatch.setattr(model, "queries", lambda *_: 1 / 0)
+    for _ in range(60):
+        with pytest.raises(ZeroDivisionError):
+            model.calculate_loss(batch)
+    lengths = {length for length, _ in drawn}
+    assert max(lengths) > 3 and drawn == {(length, first) for length in lengths for first in range(max(0, length - 3) + 1)}
+
+
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_step_1_trains_the_llm_and_step_2_the_mapping_alone(make_data, make, tuning):
     make_data(items=True)

@@ -52,6 +52,19 @@ def test_histories_share_the_target_and_come_from_training_only(make):
             assert 1 <= length <= 6 and tuple(row[:length].tolist()) in endings and not row[length:].any()
 
 
+def test_a_user_is_paired_with_the_history_drawn_for_it(make):
+    """Whatever the order in which histories of like lengths are read."""
+    prepared, model = make()
+    model.eval()
+    drawn, draw = [], model.histories.draw
+    model.histories.draw = lambda *given: drawn.append(draw(*given)) or drawn[-1]
+    targets = model.histories.by_item[torch.randperm(len(model.histories.by_item), generator=torch.Generator().manual_seed(0))]
+    users = model._same_target(targets)
+    [(item_seq, lengths)] = drawn
+    assert len(lengths.unique()) > 3
+    torch.testing.assert_close(users, torch.cat([model.forward(row[None], length[None]) for row, length in zip(item_seq, lengths)]), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [
     {"train_all_positions": False}, {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}}}, {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": None}},
 ])

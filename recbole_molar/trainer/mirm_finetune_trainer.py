@@ -117,7 +117,10 @@ class MIRMFinetuneTrainer:
             return {"tasks": {}, "skipped": {}, "seconds": 0.0, "reused": False}
         with cache_lock(self.finished and self.cache_dir, self.finished and self.finished.stem, self.accelerator):
             self.accelerator.wait_for_everyone()  # until another run has finished this very stage 1
-            return self.reuse() or self._run(start)
+            report = self.reuse() or self._run(start)
+            if self.accelerator.is_main_process:
+                self._checkpoint.unlink(missing_ok=True)  # also where another run has finished it meanwhile
+            return report
 
     def _run(self, start):
         train, held_out, skipped = self._draw_samples()
@@ -132,8 +135,6 @@ class MIRMFinetuneTrainer:
             report["weights"] = str(self.finished)
             self.mirm.save(self.finished, {"fingerprint": self.fingerprint, "report": report})
             self.log.info("Stage 1: weights in %s; --mirm_weights=%s uses them again when items change.", self.finished, self.finished)
-        if self.accelerator.is_main_process:
-            self._checkpoint.unlink(missing_ok=True)
         return report
 
     @property

@@ -107,7 +107,9 @@ def test_finished_weights_are_reused_and_only_by_equal_settings(content, tmp_pat
     first = trainer(content, tmp_path, cache_dir=tmp_path / "cache")
     report = first.fit()
     again = trainer(content, tmp_path, cache_dir=tmp_path / "cache")
+    again._checkpoint.write_bytes(b"of a stage 1 that was cut, and that another run has finished")
     assert again.fit() == {**report, "reused": True} and again.mirm.fingerprint() == first.mirm.fingerprint()
+    assert not again._checkpoint.exists()
     assert not trainer(content, tmp_path, cache_dir=tmp_path / "cache", bow_weight=0.5).fit()["reused"]
     for file in (tmp_path / "cache").glob("mirm-*"):
         file.write_bytes(file.read_bytes()[:-50])

@@ -80,14 +80,7 @@ def save_tensors(path, tensors, meta=None):
 
 def load_meta(path):
     """The metadata of what :func:`save_tensors` wrote; raises as :func:`load_tensors`."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            meta = json.loads((file.metadata() or {})["meta"])
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it, and it is made anew.") from error
-    if not isinstance(meta, dict):
-        raise ValueError(f"{path}: not a readable checkpoint (its metadata is no object). Delete it, and it is made anew.")
-    return meta
+    return _read(path, lambda file: None)[1]
 
 
 def load_tensors(path):
@@ -99,16 +92,23 @@ def load_tensors(path):
     Raises:
         ValueError: the file is missing, cut short, not ours, or holds NaN.
     """
-    meta = load_meta(path)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it, and it is made anew.") from error
+    tensors, meta = _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})
     broken = next((name for name, value in tensors.items() if value.is_floating_point() and value.isnan().any()), None)
     if broken:
         raise ValueError(f"{path}: not a usable checkpoint ({broken} holds NaN). Delete it, and it is made anew.")
     return tensors, meta
+
+
+def _read(path, take):
+    """(What `take(file)` gives, metadata) of one state of a file, which another process may replace."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            meta, taken = json.loads((file.metadata() or {})["meta"]), take(file)
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it, and it is made anew.") from error
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path}: not a readable checkpoint (its metadata is no object). Delete it, and it is made anew.")
+    return taken, meta
 
 
 def flatten_optimizer(optimizer, prefix="optimizer."):

@@ -13,7 +13,7 @@ from recbole_molar.stages import build_id_model, refuse_content_model, shard_mir
 from recbole_molar.text_stages import build_mirm, read_item_content  # noqa: F401  (quick_start and the doctor read and build by them)
 from recbole.utils import init_seed
 
-OF_STEP_2 = ("collaborative", "more_id_models", "tuning_epochs", "learning_rate", "mapping_size")  # and `id_<key>`: what step 1 does not depend on
+OF_STEP_2 = ("collaborative", "tuning_epochs", "learning_rate", "mapping_size")  # and `id_<key>`: what step 1 does not depend on
 
 
 def check_parts(config, n_items):
@@ -62,7 +62,8 @@ def assemble(config, prepared, mirm, table, id_model=None, id_dim=None):
 
 def tuning_config(config):
     """Config of step 1: the run's, without collaborative embeddings."""
-    tuning = Config(config_dict={**config.as_yaml(), "collaborative": False, "epochs": config["tuning_epochs"]}, origins=config.origins)
+    given = {**config.as_yaml(), "collaborative": False, "more_id_models": None, "epochs": config["tuning_epochs"]}
+    tuning = Config(config_dict=given, origins=config.origins)
     tuning["device"] = config["device"]  # with several processes, this one's
     return tuning
 

@@ -297,6 +297,9 @@ def _as_it_was_meant(content, file):
         content.pop("use_gpu", None)  # until 2026-11-23, what its machine had
         if content.get("id_model") == "DuoRec":
             content.setdefault("id_sim", "dot")
+        given = len(as_list(content.get("id_weights") or []))
+        if content.get("more_id_models") and given not in (0, 1 + len(content["more_id_models"])):
+            content["more_id_models"] = None  # until 2026-11-23 they were left out where id_weights stood
     return content
 
 

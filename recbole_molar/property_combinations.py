@@ -90,13 +90,6 @@ def given_id_models_are_all(one):
         raise PropertyError("id_weights", text, ["more_id_models"])
 
 
-def windows_do_not_overlap(one):
-    """CoLLM draws windows of its own from each row, and knows no targets that an earlier row has had."""
-    if one.prompt_items and one.train_windows == "overlap":
-        text = "train_windows=overlap: windows of prompt_items are drawn from rows, whose positions must each be in one row. Valid: chunks, last."
-        raise PropertyError("train_windows", text, ["prompt_items"])
-
-
 def distillation_has_a_teacher(one):
     """A finished ID model's distribution over all items goes into the cross-entropy over all items."""
     if one.distill_weight and one.rec_loss != "ce":
@@ -150,5 +143,5 @@ def compact_encoders_are_models(one):
 
 ALL = (
     metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, several_id_models_are_frozen, given_id_models_are_all,
-    windows_do_not_overlap, distillation_has_a_teacher, something_tells_items_apart, compact_is_a_model, compact_encoders_are_models,
+    distillation_has_a_teacher, something_tells_items_apart, compact_is_a_model, compact_encoders_are_models,
 )  # fmt: skip

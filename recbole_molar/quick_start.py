@@ -142,9 +142,11 @@ def configure(given):
     if not (folder / CONFIG).is_file():
         raise ValueError(f"--resume={folder}: holds no {CONFIG}; give the folder of a run, <output_dir>/<dataset>/<model>-<time>-<hash>.")
     refuse_foreign_code(folder / CONFIG, given)
-    moved = {"output_dir": str(folder.resolve().parents[1]), **({"data_path": given["data_path"]} if "data_path" in given else {})}
-    config = Config(config_file_list=[folder / CONFIG], config_dict=moved)  # wherever it is called from
-    written = read_yaml(folder / CONFIG)
+    written, place = read_yaml(folder / CONFIG), folder.resolve().parent
+    moved = {key: given[key] for key in ("data_path",) if key in given}
+    if place.name == str(written.get("dataset")):  # as a run lays it out: its cache is there too, wherever it is called from
+        moved["output_dir"] = str(place.parent)
+    config = Config(config_file_list=[folder / CONFIG], config_dict=moved)
     other = next((key for key in CODE_KEYS if key in given and given[key] != written.get(key)), None)
     if other:
         raise ValueError(f"--resume: goes on with the run's own {CONFIG}, {other}={written.get(other)}; leave out --{other}.")
@@ -309,7 +311,9 @@ def _load_trained(config, model, accelerator, folder, told):
         getLogger().info("reusing it, valid %s", found.get("best_valid_result", found))
         get_trainer(config)(config, model, accelerator, folder).load_best()
     except ValueError as error:
-        raise ValueError(f"{error} Delete the folder {folder}, and it is trained anew.") from error
+        text = str(error).removesuffix(" Start a new run.")
+        remedy = f" Delete the folder {folder}, and it is trained anew."
+        raise ValueError(text + ("" if text.endswith(remedy) else remedy)) from error
 
 
 def id_model_cache(config, id_config, split_hash):

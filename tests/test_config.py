@@ -1,5 +1,7 @@
 """Properties: how they are read, merged, checked and written down."""
 
+import json
+
 import pytest
 import yaml
 
@@ -294,3 +296,13 @@ def test_the_file_of_an_old_run_is_read_as_it_was_meant(monkeypatch, tmp_path):
     (tmp_path / "train.log").touch()
     config = Config(config_file_list=[tmp_path / "config.yaml"])
     assert config["device"].type == "cuda" and config["id_sim"] == "dot"
+
+
+def test_what_an_earlier_run_left_out_is_left_out_where_it_goes_on(tmp_path):
+    """Beside `id_weights` other ID models had no effect, and are refused now."""
+    given = {"model": "Molar", "dataset": "tiny", "id_weights": "a run", "more_id_models": {"GRU4Rec": {}}}
+    with pytest.raises(ValueError, match="id_weights: names 1 of the 2 ID models"):
+        Config(config_dict=given)
+    (tmp_path / "config.yaml").write_text(json.dumps(given))
+    (tmp_path / "train.log").touch()
+    assert Config(config_file_list=[tmp_path / "config.yaml"])["more_id_models"] is None

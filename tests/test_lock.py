@@ -1,6 +1,7 @@
 """Locks between runs."""
 
 import threading
+import time
 
 from recbole_molar.lock import cache_lock, take_lock
 
@@ -15,7 +16,10 @@ def test_who_waits_for_another_run_is_told(tmp_path, caplog):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert not entered.wait(0.3) and "another run is making part" in caplog.text
+    deadline = time.time() + 30
+    while "another run is making part" not in caplog.text:
+        assert time.time() < deadline and not entered.is_set()
+        time.sleep(0.01)
     held.close()
     assert entered.wait(30)
     thread.join()

@@ -39,7 +39,6 @@ REFUSED = {
     "weights of some ID models": (
         "Molar", {"id_weights": "a", "more_id_models": {"GRU4Rec": {}}}, "id_weights: names 1 of the 2 ID models.*more_id_models .GRU4Rec.. Name runs of all",
     ),
-    "windows of windows": ("CoLLM", {"train_windows": "overlap"}, "train_windows=overlap: windows of prompt_items are drawn from rows"),
     "heads of the encoder": ("Molar", {"user_encoder": "SASRec", "user_encoder_heads": 5}, "user_encoder_heads=5: must divide the embedding size"),
 }
 ACCEPTED = {

@@ -328,7 +328,7 @@ def run_missing(runs, folder, jobs, gpus):
     def work(run, gpu):
         name = f"{file_name(run.label)}-{run.seed}"
         if run.folder:
-            words = [f"--resume={run.folder}", f"--data_path={run.properties['data_path']}", *typed_code(run.properties)]
+            words = [f"--resume={run.folder}", f"--data_path={json.dumps(str(run.properties['data_path']))}", *typed_code(run.properties)]
         else:
             properties = run.properties if gpu is None else {**run.properties, "gpu_id": 0}  # the one that the process will see
             words = [f"--config_files={write_properties(folder / 'logs' / f'{name}.yaml', properties)}"]

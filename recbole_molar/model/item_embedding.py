@@ -15,7 +15,7 @@ from recbole_molar.processes import bar_off, gathered, n_processes, own_part, pr
 from recbole_molar.sharding import whole
 
 COLLAPSED = 10  # effective rank below which a user is warned
-MOST_BYTES = 2**31
+MOST_BYTES, MOST_ROWS = 2**31, 1_000_000  # of a cache file that holds other items too; the names of more rows do not fit into its header
 MOST_LOOKED_AT = 4096  # items whose embeddings say the rank
 
 
@@ -142,7 +142,8 @@ class ItemEmbedding:
         kept = [mark for mark in known if keep is None or mark in keep]
         if keep is not None:
             others, size = [mark for mark in known if mark not in keep], 4 * len(next(iter(known.values())))
-            kept = others[len(others) - min(len(others), max(0, MOST_BYTES // size - len(kept))) :] + kept
+            room = max(0, min(MOST_BYTES // size, MOST_ROWS) - len(kept))
+            kept = others[max(0, len(others) - room) :] + kept
         tensors = {"rows": torch.stack([known[mark] for mark in kept])}
         save_tensors(path, tensors, {"items": kept, "checksum": _checksum(tensors)})
 

@@ -198,9 +198,6 @@ class SequentialTrainer(RankingTrainer):
                     if self.curve[-1].get("best"):
                         self._save_best()  # after the checkpoint, from which it can be made again
         if saved and not main_says((self.folder / BEST).is_file(), self.device):
-            if self.best_valid_result is not None:
-                found = f"{self.folder / BEST}: is gone, and with it the weights of the best epoch"
-                raise ValueError(f"{found}. Delete {LAST} beside it too, and all is trained anew.")
             self._save_best()  # no validation took place
         if n_processes() > 1:
             self.accelerator.free_memory()  # it would keep what wraps the model
@@ -320,9 +317,17 @@ class SequentialTrainer(RankingTrainer):
         self._finish_what_was_cut()
 
     def _finish_what_was_cut(self):
-        """Make the files that follow the checkpoint, where writing stopped in between."""
-        if self.curve and self.curve[-1].get("best") and main_says(not self._best_is_of(self.best_valid_result), self.device):
-            self._save_best()
+        """Make the files that follow the checkpoint, where writing stopped in between.
+
+        Raises:
+            ValueError: the best epoch was an earlier one, and its file is gone.
+        """
+        if self.curve and self.curve[-1].get("best"):
+            if main_says(not self._best_is_of(self.best_valid_result), self.device):
+                self._save_best()
+        elif self.best_valid_result is not None and not main_says((self.folder / BEST).is_file(), self.device):
+            found = f"{self.folder / BEST}: is gone, and with it the weights of the best epoch"
+            raise ValueError(f"{found}. Delete {LAST} beside it too, and all is trained anew.")
         if self.accelerator.is_main_process:
             write_json(self.folder / CURVE, self.curve)
 

@@ -103,8 +103,8 @@ def test_a_cut_run_whose_data_has_moved_goes_on(compare, make_data, flags, tmp_p
     make_data()
     given = flags(seed=1)
     cut = RunFolder.create(given["output_dir"], "tiny", "SASRec", Config(config_dict=given).as_yaml()).path
-    (tmp_path / "data").rename(tmp_path / "moved")
-    options = {key: value for key, value in given.items() if key not in ("model", "seed")} | {"data_path": tmp_path / "moved"}
+    (tmp_path / "data").rename(tmp_path / "now: here #1")  # a path that would be other YAML
+    options = {key: value for key, value in given.items() if key not in ("model", "seed")} | {"data_path": json.dumps(str(tmp_path / "now: here #1"))}
     code, out, err = compare(**options, models="SASRec", seeds="[1]", report=False)
     assert code == 0 and (cut / "result.json").is_file(), out + err
 

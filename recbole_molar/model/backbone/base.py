@@ -130,12 +130,13 @@ class Backbone(nn.Module):
         return self.plain.get_input_embeddings()(input_ids)
 
     def logits(self, states):
-        """Word scores [..., V] of hidden states [..., D], with what Granite, Cohere and Gemma 2 do to them behind the head."""
+        """Word scores [..., V] of hidden states [..., D], with what Granite, Cohere and Gemma 2 do to them behind the head.
+
+        The first two only where they are language models: image-text models over the same decoders leave it out.
+        """
         scores, config = self.plain.get_output_embeddings()(states), self.plain.config.get_text_config()
-        if scale := getattr(config, "logits_scaling", None):
-            scores = scores / scale
-        if scale := getattr(config, "logit_scale", None):
-            scores = scores * scale
+        if not self.reads_pictures:
+            scores = scores / (getattr(config, "logits_scaling", None) or 1) * (getattr(config, "logit_scale", None) or 1)
         cap = getattr(config, "final_logit_softcapping", None)
         return cap * torch.tanh(scores / cap) if cap else scores
 

@@ -18,6 +18,7 @@ from recbole_molar.sharding import gather, whole
 
 WORDS = 65_536  # of the vocabulary, that tell how large a word's embedding is
 
+
 class CoLLM(MIRMRecommender):
     """Zhang et al., "CoLLM: Integrating Collaborative Embeddings into Large Language Models for Recommendation", 2023 (arXiv 2310.19488).
 
@@ -68,7 +69,8 @@ class CoLLM(MIRMRecommender):
             with whole(mirm):
                 items, n_words = id_model.item_embeddings(), len(mirm.backbone.plain.get_input_embeddings().weight)
                 words = mirm.backbone.embed(torch.arange(0, n_words, -(-n_words // WORDS), device=mirm.backbone.device))  # some models scale them
-                self.item_scale, self.word_scale = (float(table.detach().float().square().mean().sqrt()) for table in (items[1:], words))
+                for name, table in (("item_scale", items[1:]), ("word_scale", words)):
+                    self.register_buffer(name, table.detach().float().square().mean().sqrt())
             dim, size = items.size(1), config["mapping_size"]
             self.mapping = nn.Sequential(nn.Linear(dim, size), nn.ReLU(), nn.Linear(size, mirm.embedding_dim))
 

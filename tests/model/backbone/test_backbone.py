@@ -1,6 +1,7 @@
 """Contract of all backbones: the built-in part, and tiny models in the format of each published architecture, loaded as a user's are."""
 
 import contextlib
+import functools
 import inspect
 import json
 import runpy
@@ -436,6 +437,16 @@ def test_what_comes_behind_the_head(items, tmp_path, kind, options):
     tiny_backbones.publish(tmp_path, model, tokenizer)
     backbone = build(items.only("text"), str(tmp_path)).backbone
     batch = {"input_ids": torch.tensor([[9, 20, 30]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    assert close(backbone.logits(backbone.encode(dict(batch))), backbone.plain(**batch).logits)
+
+
+@torch.no_grad()
+def test_what_does_not_come_behind_the_head_of_an_image_text_model(items, tmp_path):
+    """LLaVA over Granite scores with the bare head."""
+    tiny_backbones.save_llava(tmp_path, items, functools.partial(hf.GraniteConfig, logits_scaling=8.0))
+    backbone = build(items, str(tmp_path)).backbone
+    batch = {"input_ids": torch.tensor([[9, 20, 30]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    assert backbone.plain.config.get_text_config().logits_scaling == 8.0
     assert close(backbone.logits(backbone.encode(dict(batch))), backbone.plain(**batch).logits)
 
 

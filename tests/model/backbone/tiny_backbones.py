@@ -244,13 +244,13 @@ def save_gemma3(folder, content):
     publish(folder, model, hf.Gemma3Processor(images, tokenizer, image_seq_length=4), "GemmaTokenizerFast", tower="vision_tower")
 
 
-def save_llava(folder, content):
-    """LLaVA-1.5: CLIP, of which the last layer but one is read, and Llama."""
+def save_llava(folder, content, decoder=hf.LlamaConfig):
+    """LLaVA-1.5: CLIP, of which the last layer but one is read, and Llama, or another decoder."""
     special = ["<unk>", "<s>", "</s>", "<image>", "<pad>"]
     roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "extra_special_tokens": {"image_token": "<image>"}}
     tokenizer = sentencepiece_tokenizer(content, special, **roles)
     vision = hf.CLIPVisionConfig(**{**SIGLIP, "num_hidden_layers": 3, "patch_size": 14})
-    text = hf.LlamaConfig(**TEXT, vocab_size=rows(tokenizer, 64), tie_word_embeddings=False)
+    text = decoder(**TEXT, vocab_size=rows(tokenizer, 64), tie_word_embeddings=False)
     config = hf.LlavaConfig(vision_config=vision, text_config=text, image_token_index=3, image_seq_length=4, vision_feature_layer=-2, tie_word_embeddings=False)
     images = hf.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=SIDE)
     options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}

@@ -111,7 +111,8 @@ def test_tokens_by_hand(make_data, make, monkeypatch):
         embed = model.mirm.backbone.embed
         monkeypatch.setattr(model.mirm.backbone, "embed", lambda ids: 7 * embed(ids))
         other = type(model)(config, prepared.loaders[0]._dataset, model.mirm_table, model.mirm, model.id_model)
-        assert other.word_scale == pytest.approx(7 * model.word_scale)
+        torch.testing.assert_close(other.word_scale, 7 * model.word_scale)
+        assert {"item_scale", "word_scale"} < set(model.state_dict()) and model.is_saved("word_scale")  # a checkpoint of other scales is another model's
 
 
 def test_each_window_of_a_row_is_drawn(make_data, make, monkeypatch):
@@ -160,9 +161,10 @@ def test_step_2_begins_with_the_weights_of_step_1_which_others_share(make_data, 
     assert same == list(kept) and not any("visual" in name for name in kept)
     (folder,) = (tmp_path / "saved" / "tiny").iterdir()
     with safe_open(folder / "best.safetensors", "pt") as file:
-        assert {name.split(".")[1] for name in file.keys()} == {"mapping", "mirm_table", "log_temperature"}
+        assert {name.split(".")[1] for name in file.keys()} == {"mapping", "mirm_table", "log_temperature", "item_scale", "word_scale"}
     _, result, _ = run(learning_rate=0.005, mapping_size=8, id_learning_rate=0.002)
     assert result["tuning"]["reused"] and not result["id_model"]["reused"]
+    assert run(more_id_models="{GRU4Rec: {epochs: 1, embedding_size: 8, hidden_size: 8}}")[1]["tuning"]["reused"]
     assert not run(prompt_items=2)[1]["tuning"]["reused"]
     file = tmp_path / "data" / "tiny" / "tiny.item"
     file.write_text(file.read_text().replace("Title number 7\t", "Quite another zebra\t"))

@@ -138,7 +138,7 @@ def build_mirm(config, content):
         content, backbone_options=backbone_options, seed=config["seed"], gradient_checkpointing=config["gradient_checkpointing"], tokenizer=tokenizer,
         **options,
     )
-    _check_depth(config, mirm.backbone)
+    _check_user_encoder(config, mirm.backbone)
     if weights:
         mirm.load_finished(weights)
         if mirm.own_tokenizer and not tokenizer:
@@ -177,12 +177,17 @@ def weights_file(given):
     return path
 
 
-def _check_depth(config, backbone):
+def _check_user_encoder(config, backbone):
+    """Raise PropertyError where the backbone's decoder, or its width, does not serve as the user encoder that is asked for."""
     most = backbone.user_decoder_depth
     for key in USER_DEPTHS:
         layers = config[key]
         if layers is not None and not (isinstance(layers, int) and 1 <= layers <= most):
             raise bad_value(key, layers, f"the decoder of mirm_backbone={config['mirm_backbone']} has {most} layers. Valid: 1 to {most}, or ~ for all.")
+    window = getattr(backbone.decoder.config, "sliding_window", None)
+    if window and config["user_encoder"] == "DUEG" and config["dueg_user_token"] == "last" and config["MAX_ITEM_LIST_LENGTH"] >= window:
+        reason = f"reads all prefixes in one pass, where the window of {window} tokens of mirm_backbone={config['mirm_backbone']} cannot be kept"
+        raise bad_value("dueg_user_token", "last", f"{reason}. Set dueg_user_token=first, or MAX_ITEM_LIST_LENGTH below {window}.")
     heads = config["user_encoder_heads"] if config["user_encoder"] == "SASRec" else None
     if heads and backbone.dim % heads:
         raise bad_value("user_encoder_heads", heads, f"must divide the embedding size of mirm_backbone={config['mirm_backbone']}, {backbone.dim}.")

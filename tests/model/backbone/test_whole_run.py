@@ -63,3 +63,18 @@ def test_a_language_model(make_data, flags, command_line, capsys, tmp_path, give
         words = [word for word in words if not word.startswith("--item_modalities")]
         assert main(["run", *words]) == 2
         assert "Set item_modalities=[text]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"dueg_user_token": "last", "MAX_ITEM_LIST_LENGTH": 16}, "dueg_user_token=last: reads all prefixes in one pass, where the window of 16 tokens"),
+    ({"user_encoder": "SASRec", "user_encoder_heads": 5}, "user_encoder_heads=5: must divide the embedding size of mirm_backbone="),
+], ids=["window", "heads"])  # fmt: skip
+def test_what_a_published_decoder_cannot_do_is_said_before_any_stage(make_data, flags, command_line, capsys, tmp_path, given, message):
+    make_data(items=True)
+    for folder in ("toy", "backbone"):
+        (tmp_path / folder).mkdir()
+    tiny_backbones.save_text_gemma3(tmp_path / "backbone", toy_content(tmp_path / "toy"))
+    words = command_line(flags(**{"model": "Molar", "item_modalities": "[text]", "mirm_backbone": tmp_path / "backbone", **given}))
+    assert main(["run", *words]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and "==" not in out

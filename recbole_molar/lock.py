@@ -26,6 +26,15 @@ def take_lock(path, wait=True):
     return file
 
 
+def await_lock(path, told):
+    """:func:`take_lock`, which waits; `told` (str) is logged where it has to."""
+    lock = take_lock(path, wait=False)
+    if lock is None:
+        getLogger().warning("%s", told)
+        lock = take_lock(path)
+    return lock
+
+
 def cache_lock(cache_dir, name, accelerator=None):
     """A context in which no other run makes this part of the cache. Of several processes of one run, the main one takes the lock for all.
 
@@ -34,8 +43,4 @@ def cache_lock(cache_dir, name, accelerator=None):
     """
     if cache_dir is None or (accelerator and not accelerator.is_main_process):
         return contextlib.nullcontext()
-    lock = take_lock(Path(cache_dir) / "locks" / name, wait=False)
-    if lock is None:
-        getLogger().warning("another run is making %s in %s; waiting until it has.", name, cache_dir)
-        lock = take_lock(Path(cache_dir) / "locks" / name)
-    return lock
+    return await_lock(Path(cache_dir) / "locks" / name, f"another run is making {name} in {cache_dir}; waiting until it has.")

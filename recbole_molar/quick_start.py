@@ -17,7 +17,7 @@ from recbole_molar.command_line import config_file_list, parse_command_line, rea
 from recbole_molar.config import CODE_KEYS, Config, id_model_files, refuse_foreign_code
 from recbole_molar.data.dataset import MASKED
 from recbole_molar.device import make_accelerator
-from recbole_molar.lock import cache_lock, take_lock
+from recbole_molar.lock import await_lock, cache_lock
 from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, reads_counted_alone, with_all_positions
 from recbole_molar.model.id_model.id_model import check_teacher, check_user_embedding
 from recbole_molar.processes import main_says, n_processes
@@ -118,10 +118,7 @@ def at_work(path, accelerator):
     """While inside, this run alone is at work in a run folder; another that would go on with it waits here until this one has ended."""
     lock = None
     if accelerator.is_main_process:
-        lock = take_lock(path / CONFIG, wait=False)
-        if lock is None:
-            getLogger().warning("%s: another process is at work there; waiting until it ends.", path)
-            lock = take_lock(path / CONFIG)
+        lock = await_lock(path / CONFIG, f"{path}: another process is at work there; waiting until it ends.")
     accelerator.wait_for_everyone()
     with lock or contextlib.nullcontext():
         yield
@@ -143,7 +140,7 @@ def configure(given):
         raise ValueError(f"--resume={folder}: holds no {CONFIG}; give the folder of a run, <output_dir>/<dataset>/<model>-<time>-<hash>.")
     refuse_foreign_code(folder / CONFIG, given)
     written, place = read_yaml(folder / CONFIG), folder.resolve().parent
-    moved = {key: given[key] for key in ("data_path",) if key in given}
+    moved = {"data_path": given["data_path"]} if "data_path" in given else {}
     if place.name == str(written.get("dataset")):  # as a run lays it out: its cache is there too, wherever it is called from
         moved["output_dir"] = str(place.parent)
     config = Config(config_file_list=[folder / CONFIG], config_dict=moved)

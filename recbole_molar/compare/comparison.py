@@ -192,9 +192,9 @@ def examine(entries, reference, failed=()):
     return {
         "dataset": properties["dataset"], "split_hash": audience.split_hash, "valid_metric": properties["valid_metric"].lower(), "metrics": metrics,
         "users": len(first.user), "segment_users": {axis: {name: int(chosen.sum()) for name, chosen in parts.items()} for axis, parts in segments.items()},
-        "mask_history": properties["mask_history"], "mode": _mode(properties["eval_args"]),
-        "metrics_left_out": [name for name in as_list(properties["metrics"]) if name.lower() not in GAINS], "data_path": properties["data_path"],
-        "machine": results[entries[0].label][0]["machine"],
+        "mask_history": properties["mask_history"], "mode": properties["eval_args"]["mode"]["test"],
+        "metrics_left_out": [name for name in as_list(properties["metrics"]) if name.lower() not in GAINS],
+        "data_path": properties["data_path"], "machine": results[entries[0].label][0]["machine"],
         "reference": reference, "models": models, "differences": _differences(users, reference, metrics), "failed": dict(failed),
     }
 
@@ -216,12 +216,6 @@ def _differences(users, reference, metrics):
     for (_, _, one), corrected in zip(found, holm([one.p for _, _, one in found])):
         one.p_holm = corrected
     return [{"model": label, "metric": metric, **asdict(one)} for label, metric, one in found]
-
-
-def _mode(eval_args):
-    """How test items are ranked: `full`, or the sampling (`uni100`)."""
-    mode = eval_args["mode"]
-    return mode["test"] if isinstance(mode, dict) else mode
 
 
 def _spread(values):

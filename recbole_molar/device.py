@@ -116,3 +116,8 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
             "other's shards (docs/scale.md). Take FSDP with fsdp_version 2, DEEPSPEED, or MULTI_GPU with mirm_tuning=lora, mirm_quantization=4bit."
         )
     return accelerator
+
+
+def computes_in(accelerator):
+    """`bf16` or `fp32`: what the property `precision` came to on this device."""
+    return "bf16" if accelerator.mixed_precision == "bf16" else "fp32"

@@ -16,7 +16,7 @@ from recbole_molar.checkpoint import read_json, write_json
 from recbole_molar.command_line import config_file_list, parse_command_line, read_yaml
 from recbole_molar.config import CODE_KEYS, Config, id_model_files, refuse_foreign_code
 from recbole_molar.data.dataset import MASKED
-from recbole_molar.device import make_accelerator
+from recbole_molar.device import computes_in, make_accelerator
 from recbole_molar.lock import await_lock, cache_lock
 from recbole_molar.model.all_positions import allows_all_positions, is_plain_cross_entropy, reads_counted_alone, with_all_positions
 from recbole_molar.model.id_model.id_model import check_teacher, check_user_embedding
@@ -98,7 +98,7 @@ def carry_out(config, resumed=None, after_validation=None):
 def _carry_out(config, prepared, content, accelerator, folder, after_validation):
     validated = after_validation and (lambda *scored: after_validation(folder.path, *scored))
     with folder.discarded_on_bad_input(), folder.logging(config["state"], quiet=not accelerator.is_main_process, to_terminal=not validated):
-        announce(config, prepared, content, folder)
+        announce(config, prepared, content, folder, accelerator)
         folder.notes["content_hash"] = content_hash(config, prepared.dataset, content)
         if (folder.path / LAST).is_file():  # before any stage is repeated
             check_same_data(folder.path / LAST, prepared.dataset.split_hash(), folder.notes["content_hash"])
@@ -396,7 +396,7 @@ def _make_id_config(config, name, own, origins, prefix):
     return id_config
 
 
-def announce(config, prepared, content, folder):
+def announce(config, prepared, content, folder, accelerator):
     """Say what will be done, before anything takes long."""
     dataset, train_data = prepared.dataset, prepared.loaders[0]
     n_interactions = len(dataset.sorted_items)
@@ -404,7 +404,7 @@ def announce(config, prepared, content, folder):
     size = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items, {n_interactions:,} interactions"
     log("%s on %s: %s", config["model"], config["dataset"], size)
     several = f", {n_processes()} processes that share each batch" if n_processes() > 1 else ""
-    log("run folder %s, device %s, %s%s", folder.path, config["device"], config["precision"], several)
+    log("run folder %s, device %s, %s%s", folder.path, config["device"], computes_in(accelerator), several)
     log("training: %s; %s rows, %d steps an epoch, at most %d epochs", prepared.note, f"{len(train_data._dataset):,}", len(train_data), config["epochs"])
     protocol, masked = config["eval_args"], "masked" if config["mask_history"] else "not masked"
     log("evaluation: split %s by time, %s, history %s", protocol["split"], protocol["mode"]["valid"], masked)
@@ -455,7 +455,7 @@ def test(config, prepared, trainer, folder):
         "model": config["model"], "dataset": config["dataset"], "seed": config["seed"],
         "test_result": {name: float(value) for name, value in result.items()}, **outcome(trainer), "training": prepared.note,
         **folder.notes,
-        "mask_history": config["mask_history"], "split_hash": prepared.dataset.split_hash(),
+        "mask_history": config["mask_history"], "split_hash": prepared.dataset.split_hash(), "precision": computes_in(accelerator),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "users_per_second": round(len(test_data._dataset) / seconds, 1), "latency_ms": latency,
     })

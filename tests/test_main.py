@@ -19,6 +19,7 @@ from tiny_data import tiny_interactions, write_inter
 from recbole_molar import quick_start
 from recbole_molar.__main__ import main
 from recbole_molar.config import Config
+from recbole_molar.device import has_cpu_bf16
 from recbole_molar.lock import take_lock
 from recbole_molar.run_folder import CONFIG, RunFolder
 from recbole_molar.utils import recbole_sequential_models
@@ -85,6 +86,13 @@ def test_the_written_config_repeats_the_run(make_data, flags, run):
     second, other = result_of(run([f"--config_files={folder / 'config.yaml'}"])[1])
     assert folder != other and second["test_result"] == first["test_result"] and second["split_hash"] == first["split_hash"]
     assert yaml.safe_load((folder / "config.yaml").read_text()) == yaml.safe_load((other / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("asked, came", [("fp32", "fp32"), ("bf16", "bf16"), ("auto", "bf16" if has_cpu_bf16() else "fp32")])
+def test_says_what_it_computed_in(make_data, flags, run, asked, came):
+    make_data()
+    result, folder = result_of(run(flags(model="Popularity", precision=asked))[1])
+    assert result["precision"] == came and f"device cpu, {came}\n" in (folder / "train.log").read_text()
 
 
 def test_models_of_one_comparison_share_the_split(make_data, flags, run):

@@ -59,3 +59,9 @@ def test_command_is_understood(command):
 def test_recipe_is_understood(recipe):
     dataset = read_yaml(recipe).get("dataset", "ml-1m")
     assert Config(dataset=dataset, config_file_list=[recipe])["model"]
+
+
+@pytest.mark.parametrize("file", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.stem)
+def test_links_lead_to_files(file):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", file.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (file.parent / link).exists()]

@@ -11,8 +11,8 @@ from recbole.model.sequential_recommender.sasrec import SASRec
 
 
 class SASRecContent(SASRec):
-    """RecBole's SASRec (Kang & McAuley, ICDM 2018), without IDs: an item is what an adapter makes of the features of its text (a BERT-like
-    encoder), of its picture (a ViT-like one), or of both, side by side.
+    """RecBole's SASRec (Kang & McAuley, ICDM 2018, arXiv 1808.09781), without IDs: an item is what an adapter makes of the features of its text (an
+    encoder like BERT, arXiv 1810.04805), of its picture (one like ViT, arXiv 2010.11929), or of both, side by side.
 
     The features are computed once (`item_encoding: cached`), or the encoders are trained by the recommendation loss too (`end_to_end`):
     the items of a batch are encoded anew, with gradients, the others keep the features that they had last.

@@ -47,10 +47,11 @@ class Pretrained(Backbone):
             # fp32: published weights are bf16, whose steps are too coarse for AdamW's updates; autocast gives the speed back.
             # Safetensors alone: a pickle runs code when it is read; so would a folder's own modelling files.
             model, info = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **SAFE, **loading_options(quantization))
+            if not getattr(processor, "tokenizer", processor).is_fast:
+                raise ValueError("its tokenizer is one in Python alone")
         except Exception as error:  # broken files raise anything: safetensors' own error, RuntimeError for shapes, AttributeError for odd JSON
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
-                f"mirm_backbone={name}: cannot load it ({first}). Give a folder that holds the model, or the name of an "
+                f"mirm_backbone={name}: {why_not_loaded(error)} Give a folder that holds the model, or the name of an "
                 f"image-text-to-text model (or, for text alone, of a language model) on Hugging Face (needs a network), or mirm_backbone=compact, "
                 f"which needs no download. Weights must be .safetensors: convert a pickled .bin that you trust with transformers' save_pretrained."
             ) from error
@@ -61,9 +62,32 @@ class Pretrained(Backbone):
             getLogger().warning("mirm_backbone=%s has no head that scores words; stage 1 and its texts begin with a random one.", name)
         if not hasattr(model.get_decoder(), "layers"):
             raise _built_otherwise(name, model, "no list of layers")
+        keep_apart(model)
         backbone = cls(settle(model), processor, image_size, **options)
         try_out(backbone, name)
         return backbone
+
+
+def why_not_loaded(error):
+    """What transformers says of a checkpoint that it cannot load, and what helps where its own words do not: one line."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    hints = {
+        "gated repo": " Accept the licence on its page, then `hf auth login`, or set HF_TOKEN.",
+        "custom code": " Python files of its own are never run: of README's list take the name in transformers' own layout.",
+        "does not recognize": " Of README's list take the name in transformers' own layout.",
+        "tiktoken": "" if importlib.util.find_spec("sentencepiece") else " Its words may be sentencepiece's: pip install sentencepiece protobuf.",
+    }
+    return f"cannot load it ({said[:300]})." + "".join(hint for words, hint in hints.items() if words in said)
+
+
+def keep_apart(model):
+    """Let a head that was published apart from the word embeddings stay so.
+
+    InternVL's and DeepSeek-VL's published configs do not say that theirs is, and unsaid means tied: what adds a word would then overwrite it.
+    """
+    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if getattr(model.config, "tie_word_embeddings", False) and head is not None and head.weight is not words.weight:
+        model.config.tie_word_embeddings = False
 
 
 def _built_otherwise(name, model, reason):

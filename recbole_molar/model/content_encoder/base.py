@@ -6,11 +6,12 @@ import json
 from logging import getLogger
 
 import torch
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from recbole_molar.data.content_collator import ABSENT
-from recbole_molar.model.backbone.pretrained import SAFE
+from recbole_molar.model.backbone.pretrained import SAFE, why_not_loaded
 from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
 from recbole_molar.property_error import bad_value
 
@@ -94,14 +95,17 @@ def load_model(name, encoder_class):
     """An encoder of transformers from a Hugging Face name or a folder.
 
     Safetensors alone, and none of the folder's own Python files: either could run code. Of a model with two towers the one is taken that
-    reads this modality, of an encoder-decoder the encoder. A head that only pools is not used, and may lack its weights.
+    reads this modality, of an encoder-decoder the encoder, which of T5 may have been published alone. A head that only pools is not used, and may
+    lack its weights.
 
     Raises:
         ValueError: weights are missing. Whatever transformers raises for a broken folder.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of the pooling head: the cache knows a model by its weights
-        model, info = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **SAFE)
+        of_text = type(AutoConfig.from_pretrained(name, trust_remote_code=False)) in MODEL_FOR_TEXT_ENCODING_MAPPING
+        kind = AutoModelForTextEncoding if of_text else AutoModel
+        model, info = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **SAFE)
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
         raise ValueError(f"{len(missing)} of its weights are missing, for example {missing[0]}")
@@ -114,11 +118,10 @@ def load_model(name, encoder_class):
 
 def refused(encoder_class, name, error):
     """The PropertyError for an encoder that cannot be loaded."""
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     key, kind = encoder_class.key, encoder_class.modality
     return bad_value(
         key, name,
-        f"cannot load it ({first}). Give a folder that holds the model, or the name of a model for {kind}s on Hugging Face (needs a network), or "
+        f"{why_not_loaded(error)} Give a folder that holds the model, or the name of a model for {kind}s on Hugging Face (needs a network), or "
         f"{key}=compact, which needs no download. Weights must be .safetensors: convert a pickled .bin that you trust with transformers' "
         f"save_pretrained.",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 from logging import getLogger
 
+from torch import nn
 from transformers import AutoTokenizer
 
 from recbole_molar.data.content_collator import TextCollator
@@ -28,7 +29,7 @@ class TextEncoder(ContentEncoder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             model = load_model(name, cls)
-            limits = [max_tokens, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or max_tokens]
+            limits = [max_tokens, tokenizer.model_max_length, places_of(model) or max_tokens]
             if min(limits) < max_tokens:
                 getLogger().info("%s=%s reads at most %d tokens", cls.key, name, min(limits))
             return cls(model, TextCollator(content, tokenizer, min(limits)), **options)
@@ -36,5 +37,19 @@ class TextEncoder(ContentEncoder):
             raise refused(cls, name, error) from error
 
     def _reading(self):
-        tokenizer = json.loads(self.collator.tokenizer.backend_tokenizer.to_str())
-        return [self.collator.max_tokens, {name: value for name, value in tokenizer.items() if name not in ("padding", "truncation")}]
+        tokenizer = self.collator.tokenizer
+        if tokenizer.is_fast:
+            known = json.loads(tokenizer.backend_tokenizer.to_str())
+            known = {name: value for name, value in known.items() if name not in ("padding", "truncation")}
+        else:  # in Python: BERT's for Japanese, PhoBERT's, ByT5's
+            given = {name: str(value) for name, value in tokenizer.init_kwargs.items() if name != "name_or_path" and not name.endswith("_file")}
+            known = [type(tokenizer).__name__, tokenizer.get_vocab(), given]
+        return [self.collator.max_tokens, known]
+
+
+def places_of(model):
+    """How many tokens a model has positions for, or None: RoBERTa and MPNet count theirs from behind that of padding."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    named = (part for name, part in model.named_modules() if name.endswith("position_embeddings") and isinstance(part, nn.Embedding))
+    padding = next((part.padding_idx for part in named), None)
+    return most and most - (0 if padding is None else padding + 1)

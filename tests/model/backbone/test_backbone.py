@@ -23,6 +23,7 @@ from recbole_molar.data.prompt import COMPRESS, CUR_ITEM
 from recbole_molar.lookup import available
 from recbole_molar.model.backbone.base import TILING
 from recbole_molar.model.backbone.compact import Compact
+from recbole_molar.model.backbone.pretrained import why_not_loaded
 from recbole_molar.model.finetune.base import Sample
 from recbole_molar.model.finetune.objective import OBJECTIVES, StageOneObjective
 from recbole_molar.model.mirm import MIRM
@@ -259,6 +260,20 @@ def test_loaded_weights_are_those_on_disk_in_float32(content, source):
             assert torch.equal(value[rows], weights[name][rows]), name
 
 
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_words_and_head_are_those_of_the_file(content, source, tuning):
+    if source == "compact":
+        return  # which has no file
+    stored = {name: value for file in Path(source).glob("*.safetensors") for name, value in safetensors.load_file(file).items()}
+    words = next(value for name, value in stored.items() if name.endswith("embed_tokens.weight"))
+    head = next((value for name, value in stored.items() if name.endswith("lm_head.weight")), words)
+    backbone = MIRM.build(content, backbone=source, image_size=SIZE, backbone_options={}, tuning=tuning).backbone
+    new = backbone.tokenizer.convert_tokens_to_ids(CUR_ITEM)
+    for wanted, layer in ((words, backbone.plain.get_input_embeddings()), (head, backbone.plain.get_output_embeddings())):
+        rows = [row for row in range(min(len(wanted), layer.weight.size(0))) if row != new]
+        assert len(rows) > 100 and torch.equal(layer.weight[rows], wanted[rows].float())
+
+
 @pytest.mark.parametrize("tuning", ["full", "lora", "frozen"])
 def test_a_step_changes_only_what_it_should(content, source, tuning):
     mirm = build(content, source, tuning=tuning).train()
@@ -404,6 +419,17 @@ def test_unknown_backbones_and_options(items):
         toy_mirm(items, tuning="half")
     with pytest.raises(ValueError, match="mirm_readout=first"):
         toy_mirm(items, readout="first")
+
+
+@pytest.mark.parametrize("said, told", [
+    ("You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/x.\n401", ["huggingface.co/x", "Accept the licence"]),
+    ("The repository x contains custom code which must be executed\nto load it", ["must be executed to load it", "README's list"]),
+    ("the model type `multi_modality` but Transformers does not recognize this architecture.", ["multi_modality", "README's list"]),
+    ("", ["OSError"]),
+])  # fmt: skip
+def test_why_a_checkpoint_cannot_be_loaded(said, told):
+    reason = why_not_loaded(OSError(said))
+    assert "\n" not in reason and all(words in reason for words in told)
 
 
 def test_pictures_for_a_language_model(items, tmp_path):

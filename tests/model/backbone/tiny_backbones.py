@@ -63,8 +63,9 @@ def rows(tokenizer, multiple=1):
     return -(-len(tokenizer) // multiple) * multiple
 
 
-def publish(folder, model, processor, tokenizer_class=None, flat_text=(), tower=None):
-    """Write a checkpoint in the published layout; `tower` is where CLIP and SigLIP once had one level more in the names of weights."""
+def publish(folder, model, processor, tokenizer_class=None, flat_text=(), tower=None, unsaid=()):
+    """Write a checkpoint in the published layout; `tower` is where CLIP and SigLIP once had one level more in the names of weights, `unsaid` what
+    its config leaves out."""
     model.to(torch.bfloat16).save_pretrained(folder)
     if tower:
         weights = safetensors.load_file(folder / "model.safetensors")
@@ -83,6 +84,7 @@ def publish(folder, model, processor, tokenizer_class=None, flat_text=(), tower=
     _write(folder / "tokenizer_config.json", words)
     config = _read(folder / "config.json")
     config["torch_dtype"] = config.pop("dtype")
+    config = {name: value for name, value in config.items() if name not in unsaid}
     if flat_text:
         text = config.pop("text_config")
         config.update({name: text[name] for name in flat_text})
@@ -166,7 +168,7 @@ def save_internvl(folder, content):
     )  # fmt: skip
     images = hf.GotOcr2ImageProcessorPil(size=SIDE, min_patches=1, max_patches=12)
     processor = without_video(hf.InternVLProcessor)(image_processor=images, tokenizer=tokenizer, image_seq_length=4)
-    publish(folder, hf.InternVLForConditionalGeneration(config), processor)
+    publish(folder, hf.InternVLForConditionalGeneration(config), processor, unsaid=["tie_word_embeddings"])
 
 
 def save_deepseek_vl(folder, content):
@@ -179,7 +181,7 @@ def save_deepseek_vl(folder, content):
     config = hf.DeepseekVLConfig(text_config=text, vision_config=vision, image_token_id=2, tie_word_embeddings=False)
     images = hf.DeepseekVLImageProcessorPil(size=SIDE)
     processor = hf.DeepseekVLProcessor(images, tokenizer, num_image_tokens=16)
-    publish(folder, hf.DeepseekVLForConditionalGeneration(config), processor, "LlamaTokenizerFast", tower="model.vision_model")
+    publish(folder, hf.DeepseekVLForConditionalGeneration(config), processor, "LlamaTokenizerFast", tower="model.vision_model", unsaid=["tie_word_embeddings"])
 
 
 def save_mllama(folder, content):

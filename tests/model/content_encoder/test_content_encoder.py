@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from saved_encoders import save_bert, save_clip, save_vit
+from saved_encoders import save_bert, save_clip, save_roberta, save_t5_encoder, save_vit
 from toy_items import toy_content, write_content
 from transformers import BertModel, ViTModel
 
@@ -18,7 +18,10 @@ from recbole_molar.model.content_encoder.image_encoder import ImageEncoder, size
 from recbole_molar.model.content_encoder.text_encoder import TextEncoder
 from recbole_molar.model.item_embedding import ItemEmbedding
 
-SAVED = {"bert": (save_bert, TextEncoder), "vit": (save_vit, ImageEncoder), "clip text": (save_clip, TextEncoder), "clip image": (save_clip, ImageEncoder)}
+SAVED = {
+    "bert": (save_bert, TextEncoder), "roberta": (save_roberta, TextEncoder), "t5 encoder": (save_t5_encoder, TextEncoder), "vit": (save_vit, ImageEncoder),
+    "clip text": (save_clip, TextEncoder), "clip image": (save_clip, ImageEncoder),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,13 @@ def test_longer_texts_than_the_model_reads_are_cut(content, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     encoder = TextEncoder.build(save_bert(tmp_path / "bert", content), content.only("text"), max_tokens=100)
     assert encoder.collator.max_tokens == 32 and "reads at most 32 tokens" in caplog.text
+
+
+def test_positions_behind_that_of_padding(content, tmp_path):
+    """Of RoBERTa's 20 the first two are no token's."""
+    encoder = TextEncoder.build(save_roberta(tmp_path / "roberta", content), content.only("text"), max_tokens=100)
+    assert encoder.collator.max_tokens == 18 and max(encoder.collator.length(item) for item in range(1, 13)) == 18
+    assert encoder.encode_items(range(1, 13)).isfinite().all()
 
 
 def test_what_cannot_be_loaded(content, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.command_line import properties_dir, read_with_lines, read_yaml, refuse_run_words, yaml_loader
+from recbole_molar.data.dataset import MASKED
 from recbole_molar.lookup import built_here, did_you_mean, find_class
 from recbole_molar.property_combinations import negatives_fit_the_loss
 from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError, bad_value
@@ -23,7 +24,7 @@ from recbole.utils.argument_list import dataset_arguments, evaluation_arguments,
 # Keys that RecBole reads but lists nowhere, and those of the run itself.
 EXTRA_KEYS = {
     "model", "dataset", "config_files", "resume", "debug", "use_cpu", "encoding", "numerical_features", "valid_metric_bigger",
-    "transform", "crop_eta", "reorder_beta",
+    "transform", "tail_ratio",
 }
 # Properties of Molar that a finished run's config.yaml may lack, and what it was made with.
 NOT_IN_OLD_RUNS = {"history_time_gaps": False, "dueg_learning_rate": None}
@@ -210,6 +211,8 @@ class Config(RecBoleConfig):
         check_kinds(final, self.internal_config_dict, listed=Properties.model_fields)
         if not hasattr(self.model_class, "input_type"):
             negatives_fit_the_loss(final)
+        if final.get("transform") == MASKED and "mask_ratio" not in final:
+            raise PropertyError("transform", f"transform={MASKED}: {self.model} has no mask_ratio, and is not trained on items that are hidden. Leave it out.")
         given, columns = self.external_config_dict.get("load_col", {}), final["load_col"]
         if columns and "inter" not in (given or {}) and columns.get("inter") == ["user_id", "item_id"]:
             # RecBole's sample.yaml, which stands in for a data set without a YAML of its own, lacks the time

@@ -57,6 +57,16 @@ def negatives_fit_the_loss(final):
         raise PropertyError("train_neg_sample_args", text, ["loss_type", "train_all_positions"])
 
 
+def sampled_candidates_have_one_target(one):
+    """RecBole takes a user's rows of a sampled ranking for one block; splits by ratio or time give users several targets."""
+    options = one.eval_args or {}
+    modes = options.get("mode")
+    sampled = sorted(set(modes.values() if isinstance(modes, dict) else [modes]) - {"full", None})
+    if sampled and "LS" not in (options.get("split") or {"LS": None}):
+        text = f"eval_args.mode={sampled[0]}: sampled candidates need leave-one-out, split={{LS: valid_and_test}}, one target a user. Or set mode=full."
+        raise PropertyError("eval_args", text)
+
+
 def text_has_columns(one):
     """MIRM cannot read text from no column."""
     if one.item_text_fields == [] and one.mirm_backbone and one.item_modalities is None:
@@ -142,6 +152,7 @@ def compact_encoders_are_models(one):
 
 
 ALL = (
-    metrics_go_together, valid_metric_is_computed, text_has_columns, end_to_end_trains_mirm, several_id_models_are_frozen, given_id_models_are_all,
+    metrics_go_together, valid_metric_is_computed, sampled_candidates_have_one_target,
+    text_has_columns, end_to_end_trains_mirm, several_id_models_are_frozen, given_id_models_are_all,
     distillation_has_a_teacher, something_tells_items_apart, compact_is_a_model, compact_encoders_are_models,
 )  # fmt: skip

@@ -97,6 +97,10 @@ class Properties(TransformerKeys):
     ITEM_ID_FIELD: Column = None
     TIME_FIELD: Column = None
     field_separator: Annotated[str, Field(min_length=1, description="a sign such as '\\t' or ','")] = None
+    log_wandb: Annotated[bool, AfterValidator(values.check_wandb)] = None
+    transform: Annotated[
+        Literal["mask_itemseq", "inverse_itemseq"] | None, Field(description="mask_itemseq (BERT4Rec), inverse_itemseq, or ~; no model reads cropped rows")
+    ] = None
     encoding: Annotated[Any, AfterValidator(values.check_encoding)] = None
     repeatable: Annotated[Literal[True], Field(description="True, for sequential models")] = None
     save_dataset: NotOffered = None

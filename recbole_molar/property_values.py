@@ -1,6 +1,7 @@
 """Checks of single values that a type and a range cannot say; and of the many keys of RecBole's models, by the kind of their default."""
 
 import codecs
+import importlib.util
 import re
 import sys
 
@@ -11,6 +12,7 @@ from recbole.evaluator.register import metric_types
 MERGED_KEYS = ("eval_args", "load_col")  # dictionaries of which a user may give a part
 OF_SEVERAL_KINDS = ("reranker_CAN_NUM",)  # a number or "500,100,20"
 BOUND = r"\s*-?(?:inf|[\d.]+(?:e[-+]?\d+)?)\s*"
+MODE = re.compile(r"full|(uni|pop)\d+")
 INTERVAL = re.compile(rf"\s*[\[(]{BOUND},{BOUND}[\])]\s*")
 
 
@@ -97,9 +99,16 @@ def check_intervals(by_column):
 def check_columns(by_file):
     """`load_col`: lists of columns by the ending of a file."""
     for suffix, columns in _dictionary(by_file).items():
-        if columns is not None and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+        if (columns is not None or suffix == "inter") and not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
             raise PropertyError("load_col", f"load_col: {suffix}: {shown(columns)}: must be a list of columns, [user_id, item_id, timestamp].")
     return by_file
+
+
+def check_wandb(value):
+    """`log_wandb`: RecBole imports it when training begins, which may be after hours of other stages."""
+    if value and importlib.util.find_spec("wandb") is None:
+        raise ValueError("the package wandb is not installed. Install it (pip install wandb), or leave this out.")
+    return value
 
 
 def check_clipping(options):
@@ -121,14 +130,22 @@ def check_evaluation(given):
     """`eval_args`: what RecBole would fail on, or pass over."""
     options = _dictionary(given)
     split, mode = options.get("split"), options.get("mode")
-    if not isinstance(split, dict) or not set(split) <= {"LS", "RS", "TS"}:
-        _refuse_evaluation(f".split={shown(split)}: must be {{LS: valid_and_test}} (leave-one-out) or {{RS: [0.8, 0.1, 0.1]}}.")
+    if not isinstance(split, dict) or len(split) != 1 or not all(map(_is_split, *zip(*split.items(), strict=True))):
+        _refuse_evaluation(f".split={shown(split)}: must be {{LS: valid_and_test}} (leave-one-out), {{RS: [0.8, 0.1, 0.1]}} or {{TS: [0.8, 0.1, 0.1]}}.")
     unknown = sorted(map(str, set(options) - {"split", "group_by", "order", "mode"}))
     if unknown:
         _refuse_evaluation(f": {unknown[0]!r}: unknown. Valid: split, group_by, order, mode.")
-    if not isinstance(mode, str) and not (isinstance(mode, dict) and {"valid", "test"} <= set(mode)):
+    modes = mode if isinstance(mode, dict) else {"valid": mode, "test": mode}
+    if not {"valid", "test"} <= set(modes) or not all(MODE.fullmatch(str(name)) for name in modes.values()):
         _refuse_evaluation(f".mode={shown(mode)}: must be full, uni100 or the like, or {{valid: full, test: full}}.")
     return given
+
+
+def _is_split(name, value):
+    if name == "LS":
+        return value in ("valid_and_test", "valid_only", "test_only")
+    numbers = value if name in ("RS", "TS") and isinstance(value, list) else []
+    return len(numbers) == 3 and all(isinstance(number, (int, float)) and number >= 0 for number in numbers) and sum(numbers) > 0
 
 
 def _refuse_evaluation(text):

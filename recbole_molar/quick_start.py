@@ -26,13 +26,19 @@ from recbole_molar.property_values import as_list
 from recbole_molar.run_folder import CONFIG, RANKS, RESULT, RunFolder, part_cache, runs_like
 from recbole_molar.trainer.sequential_trainer import BEST, LAST, check_same_data
 from recbole_molar.utils import create_dataset, data_preparation, get_model, get_trainer, make_model, needs_prefixes
-from recbole.utils import init_seed
+from recbole.utils import InputType, init_seed
 
 # What an ID model inside a Molar run shares with it, besides the description of the data set.
 SHARED_WITH_ID_MODEL = (
     "seed", "reproducibility", "gpu_id", "use_cpu", "precision", "encoding", "eval_args", "metrics", "topk", "valid_metric", "eval_batch_size",
     "metric_decimal_place", "mask_history", "train_windows", "train_all_positions", "show_progress", "worker", "data_path", "debug",
 )
+
+# What it may not have of its own.
+OF_THE_RUNS_DATA = {
+    "rm_dup_inter", "val_interval", "filter_inter_by_user_or_item", "user_inter_num_interval", "item_inter_num_interval", "eval_args",
+    "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD",
+}  # fmt: skip
 
 READ_ALL_FEATURES = ("DIN", "DIEN")  # models of RecBole that name no columns of .item and .user
 DONE = "done.json"  # of an ID model in the cache: its best validation result
@@ -185,6 +191,9 @@ def prepare(config):
             everywhere.leaves_out_uncounted = everywhere.plain_cross_entropy and reads_counted_alone(tried)
             return Prepared(dataset, loaders, everywhere, "all positions of a history in one pass")
     reason = reason or "this model does not allow all positions"
+    of_pairs = config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE and config["loss_type"] != "CE"
+    if of_pairs and config["train_neg_sample_args"]["distribution"] == "none":
+        raise PropertyError("train_neg_sample_args", f"train_neg_sample_args=None: {config['model']} is trained beside negatives ({reason}). Leave it out.")
     dataset = create_dataset(config, all_positions=False)
     return Prepared(dataset, data_preparation(config, dataset), model_class, f"one row for each prefix, as RecBole ({reason})")
 
@@ -386,6 +395,8 @@ def _make_id_config(config, name, own, origins, prefix):
 
     plain = config.as_yaml()
     chosen = {key: plain[key] for key in (*SHARED_WITH_ID_MODEL, *dataset_arguments) if key in plain}
+    for key in own.keys() & OF_THE_RUNS_DATA:
+        raise PropertyError(f"{prefix}{key}", f"{prefix}{key}: an ID model reads the data and the split of its run. Leave it out, or set {key}.")
     try:
         id_config = Config(model=name, dataset=config["dataset"], config_dict={**chosen, **own}, origins={**config.origins, **origins})
     except PropertyError as error:

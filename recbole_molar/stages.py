@@ -55,7 +55,7 @@ def read_item_content(config, dataset, modalities=None):
     return ItemContent.read(
         item_file, [str(token) for token in dataset.field2id_token[dataset.iid_field]], text_fields or [], description_field=description,
         image_dir=image_dir, modalities=modalities, field_separator=config["field_separator"], id_field=dataset.iid_field,
-        escaped=config["item_text_escaped"],
+        escaped=config["item_text_escaped"], encoding=config["encoding"],
     )
 
 
@@ -63,7 +63,7 @@ def text_columns(item_file, config):
     """Names of the text columns of an `.item` file: neither numbers nor, by their names, links and files."""
     if not item_file.is_file():
         raise ValueError(f"{item_file}: missing. The items' text is read there; put it there, or set item_modalities=[image].")
-    header = read_header(item_file, config["field_separator"])
+    header = read_header(item_file, config["field_separator"], config["encoding"])
     columns = [name.split(":")[0] for name in header if not name.endswith((":float", ":float_seq"))]
     return [name for name in columns if name != config["ITEM_ID_FIELD"] and not LINK.search(name)]
 
@@ -129,6 +129,9 @@ def check_joint(name, id_model, rows):
 
 def build_mirm(config, content):
     """MIRM before stage 1, or with the weights of an earlier one (`mirm_weights`)."""
+    pictures = content.images(tuple(config["mirm_image_size"])) if content.has_images else {}
+    if not any(item.fields or pictures.get(index) is not None for index, item in enumerate(content.items)):
+        raise bad_value("item_modalities", config["item_modalities"], f"no item of {config['dataset']} has any that can be read.")
     weights = weights_file(config["mirm_weights"])
     tokenizer = load_tensors(weights)[1].get("tokenizer") if weights else None
     prefix = f"{built_here(config['mirm_backbone'])}_".lower()

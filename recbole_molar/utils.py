@@ -1,6 +1,10 @@
 """RecBole's `get_model`, `get_trainer`, `create_dataset` and `data_preparation`, ours first and RecBole's after."""
 
 import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import MASKED, HistoryDataset, HistoryDataLoader
@@ -96,6 +100,13 @@ def needs_prefixes(config):
     return None
 
 
+def _sampled_from(dataset, training_part):
+    """What RecBole's samplers read of a data set: `popularity` counts training interactions, whatever rows the model is trained and ranked on."""
+    items = dataset.iid_field
+    trained_on = torch.from_numpy(np.concatenate(dataset.train_histories())) if dataset.held_out else training_part.inter_feat[items]
+    return SimpleNamespace(iid_field=items, user_num=dataset.user_num, item_num=dataset.item_num, inter_feat={items: trained_on})
+
+
 def data_preparation(config, dataset):
     """Split by leave-one-out and build the three loaders.
 
@@ -107,7 +118,7 @@ def data_preparation(config, dataset):
     """
     built = dataset.build()
     dataset.check_split(built)
-    train_sampler, valid_sampler, test_sampler = create_samplers(config, dataset, built)
+    train_sampler, valid_sampler, test_sampler = create_samplers(config, _sampled_from(dataset, built[0]), built)
     train_class = HistoryDataLoader if dataset.all_positions else get_dataloader(config, "train")
     return (
         train_class(config, built[0], train_sampler, shuffle=config["shuffle"]),

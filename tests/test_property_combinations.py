@@ -1,5 +1,7 @@
 """Values that contradict each other are refused before any work, with the place of each; what works together is not."""
 
+import importlib.util
+
 import pytest
 
 from recbole_molar.config import Config
@@ -23,6 +25,14 @@ REFUSED = {
     "validation without k": ("SASRec", {"metrics": ["GAUC"], "valid_metric": "GAUC@10"}, "GAUC has no k.*eval_step: RecBole's overall.yaml, line"),
     "k of the validation": ("SASRec", {"topk": 5}, "valid_metric=NDCG@10: not computed .*topk=.5.. .valid_metric: properties/overall.yaml, line .*topk: comm"),
     "metric of the validation": ("SASRec", {"metrics": "Recall"}, "valid_metric=NDCG@10: not computed .*metrics: command line"),
+    "candidates of several targets": ("SASRec", {"eval_args": {**SAMPLED, "split": {"RS": [8, 1, 1]}}}, "eval_args.mode=uni20: sampled candidates need leave"),
+    "two splits": ("SASRec", {"eval_args": {"split": {"LS": "valid_only", "RS": [8, 1, 1]}}}, "eval_args.split=.*must be"),
+    "a split into two": ("SASRec", {"eval_args": {"split": {"RS": [0.8, 0.2]}}}, "eval_args.split=.*must be"),
+    "a mode without a number": ("SASRec", {"eval_args": {"mode": "uni"}}, "eval_args.mode=uni: must be full"),
+    "labels": ("SASRec", {"eval_args": {"mode": "labeled"}}, "eval_args.mode=labeled: must be full"),
+    "hidden items of a model that hides none": ("SASRec", {"transform": "mask_itemseq"}, "transform=mask_itemseq: SASRec has no mask_ratio"),
+    "cropped rows": ("SASRec", {"transform": "crop_itemseq"}, "--transform=crop_itemseq: must be mask_itemseq"),
+    "columns of none": ("SASRec", {"load_col": {"inter": None}}, "load_col: inter: None: must be a list of columns"),
     "negatives of CE": ("SASRec", {"train_neg_sample_args": {"distribution": "uniform"}}, "loss_type=CE takes no negatives.*loss_type: RecBole's model/SASRec"),
     "no negatives for BPR": ("SASRec", {"loss_type": "BPR", "train_neg_sample_args": None, "train_all_positions": False}, "loss_type=BPR needs negatives"),
     "text of no column": ("Molar", {"item_text_fields": []}, "item_text_fields=..: item_modalities=.'text', 'image'. reads text"),
@@ -42,6 +52,9 @@ REFUSED = {
     "heads of the encoder": ("Molar", {"user_encoder": "SASRec", "user_encoder_heads": 5}, "user_encoder_heads=5: must divide the embedding size"),
 }
 ACCEPTED = {
+    "several targets among all items": ("SASRec", {"eval_args": {"split": {"TS": [8, 1, 1]}}}),
+    "popular candidates": ("SASRec", {"eval_args": {"mode": "pop20"}}),
+    "hidden items": ("BERT4Rec", {"transform": "mask_itemseq"}),
     "weights of all ID models": ("Molar", {"id_weights": ["a", "b"], "more_id_models": {"GRU4Rec": {}}}),
     "sampled scores without validation": ("SASRec", {"metrics": ["AUC"], "valid_metric": "AUC@10", "eval_args": SAMPLED, "eval_step": 0}),
     "no validation by GAUC": ("SASRec", {"metrics": ["GAUC"], "valid_metric": "GAUC@10", "eval_step": 0}),
@@ -78,6 +91,13 @@ def test_accepted(name):
     assert config(model, **given)["model"] == model
 
 
+def test_wandb_that_is_not_there(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
+    with pytest.raises(PropertyError, match="--log_wandb=True: the package wandb is not installed"):
+        config("Molar", log_wandb=True)
+
+
 def test_rules_pass_over_what_a_run_does_not_have():
     for rule in (heads_divide_width, *ALL):
         rule(Properties())
@@ -99,6 +119,8 @@ def test_what_only_the_id_model_knows_is_found_before_stage_1():
         ({"id_mask_ratio": 2, "id_model": "BERT4Rec", "id_n_layers": 0}, "^--id_n_layers=0: must be a whole number"),
         ({"id_hidden_size": 15}, "^id_n_heads=2: must divide id_hidden_size=15. .id_n_heads: RecBole's model/SASRec.yaml, line 2; id_hidden_size: comm"),
         ({"id_model": "GRU4Rec", "id_dropout_prob": "x"}, "^--id_dropout_prob=x: must be a number"),
+        ({"id_rm_dup_inter": "first"}, "^id_rm_dup_inter: an ID model reads the data and the split of its run.*set rm_dup_inter"),
+        ({"more_id_models": {"GRU4Rec": {"user_inter_num_interval": "[5,inf)"}}}, "^more_id_models.GRU4Rec.user_inter_num_interval: an ID model reads"),
     ):
         with pytest.raises(PropertyError, match=message):
             make_id_configs(config("Molar", **given))

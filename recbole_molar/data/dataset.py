@@ -104,6 +104,14 @@ class HistoryDataset(SequentialDataset):
                 raise ValueError(f"load_col: the columns {loaded} of {inter.name} lack {field} ({key}). Add it: --load_col={{inter: [{', '.join(types)}]}}.")
             if field in unloaded:
                 raise ValueError(f"unload_col: names {field} ({key}) of {inter.name}, which every run needs. Leave it out.")
+        for field in (self.uid_field, self.iid_field):
+            if types[field] != "token":
+                raise ValueError(f"{inter}: column {field} is of type {types[field]}; an id is a word, {field}:token.")
+        for field in self.config["val_interval"] or {}:
+            if field in types and isinstance(loaded, list) and field not in loaded:
+                raise ValueError(f"val_interval: {field} is not loaded. Add it: --load_col={{inter: [{', '.join([*loaded, field])}]}}.")
+        if unloaded and self.config["load_col"] is not None:
+            raise ValueError(f"unload_col: load_col names what is loaded, inter: {loaded}; RecBole takes one of the two. Set --load_col, or also --load_col=~.")
         if types[self.time_field] != "float":
             raise ValueError(f"{inter}: column {self.time_field} is of type {types[self.time_field]}; a time must be a number, {self.time_field}:float.")
 

@@ -45,7 +45,7 @@ class ItemContent:
 
     @classmethod
     def read(cls, item_file, item_ids, text_fields, description_field=None, title_field=None, image_dir=None,
-             modalities=MODALITIES, field_separator="\t", id_field="item_id", escaped=False):
+             modalities=MODALITIES, field_separator="\t", id_field="item_id", escaped=False, encoding=None):
         """Read the `.item` file (raw: RecBole's own reader eats quotes and splits words) and look the images up.
 
         A modality that is left out is never read, neither as MIRM's input nor as a text that stage 1 learns to generate.
@@ -58,6 +58,7 @@ class ItemContent:
             title_field (str, optional): what names the item; by default the first column whose name holds "title" or "name".
             image_dir (Path, optional): folder of `<item_id>.jpg|jpeg|png|webp`.
             modalities (list): of `text` and `image`.
+            encoding (str, optional): of an `.item` file that is not UTF-8.
             escaped (bool): cells hold `\\t`, `\\n`, `\\r` and `\\\\` for tab, line ends and backslash, as the converters write them.
 
         Raises:
@@ -66,7 +67,7 @@ class ItemContent:
         modalities = check_modalities(modalities)
         texts = {}
         if "text" in modalities:
-            columns, rows = _read_atomic(Path(item_file), field_separator, id_field, set(item_ids[1:]))
+            columns, rows = _read_atomic(Path(item_file), field_separator, id_field, set(item_ids[1:]), encoding)
             clean = _unescape if escaped else str.strip
             rows = {key: [clean(cell) for cell in row] for key, row in rows.items()}
             wanted = list(dict.fromkeys([*text_fields, *filter(None, [description_field, title_field])]))
@@ -157,14 +158,26 @@ def check_modalities(modalities):
     return chosen
 
 
-def read_header(path, separator):
+def encoding_of(path, given=None):
+    """UTF-8, with or without a mark; where a file is not that, the one given for the data set, if there is one."""
+    if given:
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                for _ in file:
+                    pass
+        except UnicodeDecodeError:
+            return given
+    return "utf-8-sig"
+
+
+def read_header(path, separator, encoding=None):
     """Columns of an atomic file as they stand, `name:type`, without a byte-order mark.
 
     Raises:
         ValueError: the file is empty or not UTF-8.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
+        with open(path, encoding=encoding_of(path, encoding), newline="\n") as file:
             line = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise ValueError(_not_utf8(path, error)) from error
@@ -174,18 +187,18 @@ def read_header(path, separator):
 
 
 def _not_utf8(path, error):
-    return f"{path}: not UTF-8 ({error}). Convert it, for example with `iconv -f latin1 -t utf8`."
+    return f"{path}: not UTF-8 ({error}). Set --encoding, for example latin-1, or convert it: `iconv -f latin1 -t utf8`."
 
 
-def _read_atomic(path, separator, id_field, wanted):
+def _read_atomic(path, separator, id_field, wanted, encoding):
     """Columns and rows (cells as they stand) of an atomic file, for ids in `wanted`; the first of several rows with one id wins."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Item text is read from it; add it, or set item_modalities=[image].")
     rows, repeated = {}, 0
     try:
-        columns = [name.rpartition(":")[0] or name for name in read_header(path, separator)]
+        columns = [name.rpartition(":")[0] or name for name in read_header(path, separator, encoding)]
         # Lines end at "\n" alone, and no csv reader: quotes and odd line separators inside a cell are text.
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
+        with open(path, encoding=encoding_of(path, encoding), newline="\n") as file:
             file.readline()
             if id_field not in columns:
                 raise ValueError(f"{path}: no column {id_field} in its header. Found: {', '.join(columns)}.")

@@ -306,6 +306,38 @@ def test_time_among_unload_col(make_data, load):
         load(load_col=None, unload_col={"inter": ["timestamp"]})
 
 
+@pytest.mark.parametrize("field, kind", [("user_id", "float"), ("item_id", "float"), ("item_id", "token_seq")])
+def test_an_id_that_is_no_word(make_data, load, field, kind):
+    file = make_data() / "tiny" / "tiny.inter"
+    file.write_text(file.read_text().replace(f"{field}:token", f"{field}:{kind}"))
+    with pytest.raises(ValueError, match=f"tiny.inter: column {field} is of type {kind}; an id is a word, {field}:token"):
+        load()
+
+
+def test_a_filter_by_a_column_that_is_not_loaded(make_data, load):
+    file = make_data() / "tiny" / "tiny.inter"
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([f"{head}\trating:float", *(f"{row}\t{place % 5}" for place, row in enumerate(rows))]) + "\n")
+    columns = ["user_id", "item_id", "timestamp"]
+    with pytest.raises(ValueError, match="val_interval: rating is not loaded. Add it: --load_col={inter: .user_id, item_id, timestamp, rating.}"):
+        load(load_col={"inter": columns}, val_interval={"rating": "[3,inf)"})
+    found = load(load_col={"inter": [*columns, "rating"]}, val_interval={"rating": "[3,inf)"})
+    assert len(found.inter_feat) == sum(place % 5 >= 3 for place in range(len(rows)))
+    with pytest.raises(ValueError, match="unload_col: load_col names what is loaded"):
+        load(load_col={"inter": columns}, unload_col={"inter": ["rating"]})
+
+
+@pytest.mark.parametrize("all_positions", [True, False])
+def test_popular_candidates_are_drawn_by_training_interactions(make_data, flags, all_positions):
+    """The rows differ by the way of training; what a ranking is held against may not."""
+    make_data()
+    config = Config(config_dict=flags(eval_args={"mode": "pop5"}, train_all_positions=all_positions))
+    dataset = create_dataset(config, all_positions)
+    for loader in data_preparation(config, dataset)[1:]:
+        drawn = np.bincount(loader._sampler._get_candidates_list(), minlength=dataset.item_num)
+        assert np.array_equal(drawn, dataset.item_popularity().numpy()) and drawn.sum() > 100
+
+
 def test_empty_file(make_data, load):
     make_data([])
     with pytest.raises(ValueError, match="no interaction"):

@@ -106,6 +106,12 @@ def test_byte_order_mark_and_dos_line_ends(tmp_path, raw):
     assert read(tmp_path / "x.item", ["[PAD]", "7"]).items[1].title == "x"
 
 
+@pytest.mark.parametrize("stored, given", [("latin-1", "latin-1"), ("utf-8", "latin-1"), ("utf-8", None), ("utf-16", "utf-16")])
+def test_the_data_sets_encoding_where_a_file_is_not_utf8(tmp_path, stored, given):
+    (tmp_path / "x.item").write_bytes("item_id:token\ttitle:token\n7\tcafé\n".encode(stored))
+    assert read(tmp_path / "x.item", ["[PAD]", "7"], encoding=given).items[1].title == "café"
+
+
 def test_escaped_text_is_read_back(tmp_path):
     text = 'a\tb\nc\r"d" \\n e\\ 🎬'
     escaped = text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -298,6 +298,13 @@ def test_handled_and_counted(make_data, flags, command_line, capsys, name):
     assert code == 0 and re.search(message, out), (out, err)
 
 
+def test_pictures_of_which_none_can_be_read(make_data, flags, command_line, tmp_path, capsys):
+    for picture in (make_data(items=True, images=True) / "tiny" / "images").iterdir():
+        picture.write_bytes(b"<html>")
+    given = flags(**MOLAR, item_modalities="[image]", align_weight=0)
+    assert_refused(tmp_path, capsys, command_line(given), r"--item_modalities=.*no item of tiny has any that can be read")
+
+
 def test_pictures_that_are_none_are_counted(make_data, flags, command_line, capsys, caplog):
     """Broken, cut off, a bomb, no picture, a pickle, a link that leads out: the run goes on and the log says how many."""
     from hostile_bytes import png

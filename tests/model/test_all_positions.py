@@ -11,6 +11,8 @@ from recbole_molar.model.all_positions import (
     AllPositions, allows_all_positions, is_plain_cross_entropy, position_targets, reads_counted_alone, sample_negatives, valid_positions,
     with_all_positions,
 )
+from recbole_molar.property_error import PropertyError
+from recbole_molar.quick_start import prepare
 from recbole_molar.utils import create_dataset, get_model, recbole_sequential_models
 
 ALLOWED = {"SASRec", "GRU4Rec", "GRU4RecF", "SASRecF", "FDSA"}
@@ -106,12 +108,20 @@ def test_negatives_are_uniform_over_all_other_items():
 
 @pytest.mark.parametrize("options", [
     {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "popularity"}}, {"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 3}},
-    {"transform": "crop_itemseq", "crop_eta": 0.5}, {"train_all_positions": False}, {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}}},
+    {"transform": "inverse_itemseq"}, {"train_all_positions": False}, {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}}},
 ], ids=str)
 def test_what_only_prefixes_can_do_is_done_on_prefixes(make_data, flags, options):
     make_data(tiny_interactions())
     prepared, model = make_model(small(flags, "SASRec", **options))
     assert not isinstance(model, AllPositions) and prepared.note.startswith("one row for each prefix")
+
+
+@pytest.mark.parametrize("name", ["FPMC", "NARM"])
+def test_prefixes_beside_negatives_need_some(make_data, flags, name):
+    make_data(tiny_interactions())
+    given = {"loss_type": "BPR"} if name == "NARM" else {}
+    with pytest.raises(PropertyError, match=f"train_neg_sample_args=None: {name} is trained beside negatives"):
+        prepare(small(flags, name, train_neg_sample_args=None, **given))
 
 
 @pytest.mark.parametrize("name, loss_type, expected", [

@@ -390,6 +390,17 @@ def test_cut_histories_give_the_same_ranks(make_data, flags, tmp_path, monkeypat
     assert trainer.evaluate(prepared.loaders[2], load_best_model=False) == found and torch.equal(trainer.ranks.all(), ranks)
 
 
+@pytest.mark.parametrize("longest", [2, 3])
+def test_histories_of_one_item_do_not_tell_what_is_read(make_data, flags, tmp_path, longest):
+    """CORE weighs the states of all items; of half of three items there is one."""
+    make_data()
+    prepared, trainer = make_trainer(Config(config_dict=flags(model="CORE", MAX_ITEM_LIST_LENGTH=longest)), tmp_path)
+    found = trainer.evaluate(prepared.loaders[2], load_best_model=False)
+    assert trainer.last_only is False
+    trainer.cuts_histories = False
+    assert trainer.evaluate(prepared.loaders[2], load_best_model=False) == found
+
+
 @pytest.mark.parametrize("model, cut", [("SASRec", True), ("NextItNet", False), ("Caser", False), ("LightSANs", False)])
 def test_whether_histories_may_be_cut_does_not_hang_on_the_first_batch(make_data, flags, tmp_path, model, cut):
     """Where its longest history fills all places there is nothing to cut in it; that was once taken for leave to cut the next batch."""

@@ -64,7 +64,7 @@ class AtomicFolder:
     def __init__(self, output_path, dataset, overwrite=False):
         check_name(dataset)
         self.output_path, self.dataset, self.target = Path(output_path), dataset, Path(output_path) / dataset
-        self.interactions, self.item_counts, self.text_fields, self.notes, self.has_links = None, Counter(), [], [], False
+        self.interactions, self.item_counts, self.text_fields, self.notes, self.image_columns = None, Counter(), [], [], set()
         if self.target.exists() or self.target.is_symlink():
             if not overwrite:
                 raise ValueError(f"{self.target}: exists. Choose another --dataset or --output-path, or add --overwrite.")
@@ -122,7 +122,8 @@ class AtomicFolder:
             text (function): of a :func:`column_name`; default :func:`is_text`.
         """
         names = _distinct([column_name(name) for name in columns])
-        self.text_fields, self.has_links = [new for new, name in zip(names, columns, strict=True) if text(column_name(name))], "image_url" in names
+        self.text_fields = [new for new, name in zip(names, columns, strict=True) if text(column_name(name))]
+        self.image_columns = {"image_url", "image_file"}.intersection(names)
         missing = self.interactions.item_set()
         known, total = set(missing), len(missing)
         with self._open(".item") as file, progress(total, "write items", "items") as bar:
@@ -206,8 +207,9 @@ class AtomicFolder:
         model = "Molar" if self.text_fields or self._has_pictures() else "SASRec"
         where = shlex.join([f"--data_path={self.output_path}", f"--dataset={self.dataset}"])
         lines = [" ".join([*text, *filter(None, self.notes)])]
-        if self.has_links:
-            lines.append(f"Pictures: python -m dataset_converters images {where.replace('data_path', 'data-path', 1)}")
+        if self.image_columns:
+            source = "" if "image_url" in self.image_columns else " --from <their folder or zip>"
+            lines.append(f"Pictures: python -m dataset_converters images {where.replace('data_path', 'data-path', 1)}{source}")
         return "\n".join([*lines, f"Next: python run_recbole_molar.py --model={model} {where}"])
 
 

@@ -54,6 +54,23 @@ def read_items(folder, name, column=None):
     return items
 
 
+def named_files(folder, name, source):
+    """Item id -> name of its file by the column `image_file`, which `tabular` writes; None where there is no such column.
+
+    What stands before the name of `source` (photos/, photos.zip) in a path is left out: photos/1.jpg, C:\\shop\\photos\\1.jpg and 1.jpg are one file.
+    """
+    with open(Path(folder) / f"{name}.item", encoding="utf-8-sig", newline="\n") as file:
+        columns = [title.rpartition(":")[0] or title for title in file.readline().rstrip("\r\n").split("\t")]
+    if "image_file" not in columns:
+        return None
+    return {key: _below(cell.replace("\\", "/"), Path(source).stem) for key, cell in read_items(folder, name, "image_file").items() if cell}
+
+
+def _below(path, folder):
+    parts = PurePosixPath(path).parts
+    return "/".join(parts[len(parts) - parts[::-1].index(folder) :] if folder in parts[:-1] else parts)
+
+
 def read_table(path, column):
     """Item id -> cell of a CSV (or TSV) with a header that has `item_id` and `column`; the first cell of an id that is not empty counts.
 

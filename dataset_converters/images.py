@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataset_converters.atomic import check_name
 from dataset_converters.image_run import FileReader, ignores_case, is_missing, store_all, tidy
-from dataset_converters.image_sources import apart, read_items, read_table, wanted_files, wanted_urls
+from dataset_converters.image_sources import apart, named_files, read_items, read_table, wanted_files, wanted_urls
 from dataset_converters.local_files import open_files
 from dataset_converters.manifest import STORED, Manifest
 from dataset_converters.picture import store
@@ -27,8 +27,8 @@ def add_arguments(parser):
     source = parser.add_argument_group("where the pictures come from (one of)").add_mutually_exclusive_group()
     source.add_argument("--url-column", default="image_url", help="column of the .item file with one URL for each item (%(default)s)")
     source.add_argument("--links", help="CSV or TSV with the columns item_id and url")
-    source.add_argument("--from", dest="files", help="folder or zip; names equal to ids, with any usual extension, unless --mapping is given")
-    add("--mapping", help="CSV or TSV with the columns item_id and file, for --from")
+    source.add_argument("--from", dest="files", help="folder or zip; names as in the column image_file, or equal to ids, with any usual extension")
+    add("--mapping", help="CSV or TSV with the columns item_id and file, for --from with other names")
     add("--size", default="224x336", help="<width>x<height> to fit into; the aspect ratio is kept, nothing is enlarged (%(default)s)")
     add("--max-bytes", type=int, default=20 * 2**20, help="refuse larger files (%(default)s)")
     add("--max-pixels", type=int, default=40_000_000, help="refuse larger pictures before they are decoded (%(default)s)")
@@ -123,7 +123,7 @@ def plan(args):
     folder = Path(args.data_path) / args.dataset
     if args.files:
         items = read_items(folder, args.dataset)
-        mapping = read_table(args.mapping, "file") if args.mapping else None
+        mapping = read_table(args.mapping, "file") if args.mapping else named_files(folder, args.dataset, args.files)
         files = open_files(args.files)
         return wanted_files(files, items, mapping), FileReader(files, args.max_bytes)
     items = read_items(folder, args.dataset, None if args.links else args.url_column)
@@ -134,7 +134,8 @@ def _fetcher(args):
     try:
         from dataset_converters.fetch import Fetcher, Limits  # here, because files need no network and no httpx2
     except ImportError as error:
-        raise ValueError(f"fetching pictures needs httpx2 ({error}). Install it: pip install 'recbole_molar[images]'.") from error
+        how = "pip install 'recbole_molar[images]', in a checkout pip install -e '.[images]'"
+        raise ValueError(f"fetching pictures needs httpx2 ({error}). Install it: {how}.") from error
     limits = Limits(
         max_bytes=args.max_bytes, timeout=args.timeout, retries=args.retries, max_wait=args.max_wait, rate=args.rate, concurrency=args.concurrency
     )

@@ -422,7 +422,9 @@ def announce(config, prepared, content, folder, accelerator):
     if content is not None:
         log("item content: %s", ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in content.report().items()))
         if not content.has_images:
-            log("no picture is read: text only")
+            could = config["mirm_image_size"] or config["encoder_image_side"]  # HLLM and CoLLM have neither
+            unread = could and (Path(config["data_path"]) / str(config["item_image_dir"])).is_dir()
+            log("no picture is read: text only%s", f"; {config['item_image_dir']}/ is there, item_modalities=[text, image] reads it" if unread else "")
         log("stages: what %s builds on, or its cached result; %s; the test. Long ones say how long they take; doctor says it for all", *[config["model"]] * 2)
 
 

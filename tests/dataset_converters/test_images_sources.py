@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dataset_converters.causes import Refused
-from dataset_converters.image_sources import Wanted, read_items, read_table, wanted_files, wanted_urls
+from dataset_converters.image_sources import Wanted, named_files, read_items, read_table, wanted_files, wanted_urls
 from dataset_converters.local_files import Archive, Folder, by_stem, open_files
 from hostile_server import GOOD
 
@@ -104,6 +104,22 @@ def test_a_mapping(files):
         with pytest.raises(Refused, match="too many bytes"):
             source.read("1.jpg", len(GOOD) - 1)
         source.close()
+
+
+def test_files_named_in_the_item_file(files, tmp_path):
+    cells = {"a": "pictures/1.png", "b": "C:\\\\shop\\\\pictures\\\\deep\\\\2.JPEG", "c": "2.JPEG", "d": "", "e": "pictures", "f": "../../pictures/../1.png"}
+    text = "item_id:token\timage_file:token\n" + "".join(f"{key}\t{cell}\n" for key, cell in cells.items())
+    folder = write_item(tmp_path, text, "item_text_escaped: True")
+    expected = {"a": "1.png", "b": "deep/2.JPEG", "c": "2.JPEG", "e": "pictures", "f": "../1.png"}
+    for path in files:
+        assert named_files(folder, "x", path) == expected
+        source = open_files(path)
+        found = [item.source for item in wanted_files(source, list(cells), expected)]
+        assert found == ["1.png", "deep/2.JPEG", "deep/2.JPEG", "", "pictures", "../1.png"]
+        with pytest.raises(Refused, match="no such file|cannot be read"):
+            source.read("../1.png", 10_000)
+        source.close()
+    assert named_files(write_item(tmp_path, "item_id:token\ttitle:token\n"), "x", files[0]) is None
 
 
 def test_a_mapping_cannot_lead_out_of_the_folder(files, tmp_path):

@@ -79,11 +79,12 @@ def test_odd_ids(tmp_path, convert, out, trains):
 def test_columns_given(tmp_path, convert, out):
     write_csv(tmp_path / "x.csv", ["who", "what", "when", "stars"], [("u", "i", 1, 3), ("u", "j", 2, 5)])
     write_csv(tmp_path / "items.csv", ["code", "name", "text", "file"], [("i", "I", "long", "a.png"), ("j", "J", "more", "b.png")])
-    convert("tabular", tmp_path / "x.csv", "--user-column", "who", "--item-column", "what", "--timestamp-column", "when", "--min-rating", 4, "--items",
+    said = convert("tabular", tmp_path / "x.csv", "--user-column", "who", "--item-column", "what", "--timestamp-column", "when", "--min-rating", 4, "--items",
             tmp_path / "items.csv", "--items-id-column", "code", "--image-column", "file", "--text-columns", "text", "name")  # fmt: skip
     inter, items, _ = read_back(out / "made")
     assert inter == [{"user_id": "u", "item_id": "j", "rating": "5", "timestamp": "2"}]
     assert items == {"j": {"text": "more", "name": "J", "image_file": "b.png"}}
+    assert f"Pictures: python -m dataset_converters images --data-path={out} --dataset=made --from <their folder or zip>\nNext:" in said
 
 
 def test_a_frame_trains(out, trains):

@@ -35,7 +35,8 @@ def check_quantization(quantization, tuning, device, is_built=False):
     elif device not in DEVICES:
         why = f"needs a GPU with CUDA, and this run is on {device}. Set gpu_id and leave use_cpu out, or mirm_quantization=~."
     elif importlib.util.find_spec("bitsandbytes") is None:
-        why = 'needs bitsandbytes, which is not installed. pip install "recbole_molar[quantization]", or mirm_quantization=~.'
+        install = 'pip install "recbole_molar[quantization]", in a checkout pip install -e ".[quantization]"'
+        why = f"needs bitsandbytes, which is not installed. {install}, or mirm_quantization=~."
     else:
         return
     raise bad_value("mirm_quantization", quantization, why)

@@ -54,21 +54,11 @@ def read_items(folder, name, column=None):
     return items
 
 
-def named_files(folder, name, source):
-    """Item id -> name of its file by the column `image_file`, which `tabular` writes; None where there is no such column.
-
-    What stands before the name of `source` (photos/, photos.zip) in a path is left out: photos/1.jpg, C:\\shop\\photos\\1.jpg and 1.jpg are one file.
-    """
+def named_files(folder, name):
+    """Item id -> cell of the column `image_file`, which `tabular` writes; none where there is no such column."""
     with open(Path(folder) / f"{name}.item", encoding="utf-8-sig", newline="\n") as file:
-        columns = [title.rpartition(":")[0] or title for title in file.readline().rstrip("\r\n").split("\t")]
-    if "image_file" not in columns:
-        return None
-    return {key: _below(cell.replace("\\", "/"), Path(source).stem) for key, cell in read_items(folder, name, "image_file").items() if cell}
-
-
-def _below(path, folder):
-    parts = PurePosixPath(path).parts
-    return "/".join(parts[len(parts) - parts[::-1].index(folder) :] if folder in parts[:-1] else parts)
+        has_them = re.search(r"(^|\t)image_file(:|\t|\r?\n)", file.readline())
+    return read_items(folder, name, "image_file") if has_them else {}
 
 
 def read_table(path, column):
@@ -101,19 +91,24 @@ def wanted_urls(cells, known):
     return [_wanted(item_id, cells, "no url") for item_id in known]
 
 
-def wanted_files(files, known, mapping=None):
-    """One :class:`Wanted` for each known item; files are found by the mapping (id -> name) or by names equal to ids, as written or raw.
+def wanted_files(files, known, mapping=None, named=()):
+    """One :class:`Wanted` for each known item; files are found by the mapping (id -> name), or else by names equal to ids, as written or raw.
 
-    A name in the mapping is a path relative to the source; one without a folder is looked for in all folders too.
+    A name in the mapping is a path relative to the source; one without a folder is looked for in all folders too. Without a mapping `named` (id ->
+    path, as in the column `image_file`) comes first where its end is a file's path: C:\\shop\\photos\\1.jpg is photos/1.jpg or 1.jpg.
     """
-    if mapping is None:
-        found = by_stem(files.names)
-    else:
-        bare = {}
-        for name in sorted(files.names, reverse=True):
-            bare[PurePosixPath(name).name] = name
-        names = set(files.names)
+    names, bare = set(files.names), {}
+    for name in sorted(names, reverse=True):
+        bare[PurePosixPath(name).name] = name
+    if mapping is not None:
         found = {item_id: name if name in names else bare.get(name, name) for item_id, name in mapping.items()}
+    else:
+        found = by_stem(files.names)
+        for item_id, path in dict(named).items():
+            parts = path.replace("\\", "/").split("/")
+            ends = ("/".join(parts[start:]) for start in range(len(parts)))
+            end = next((end for end in ends if end in names), bare.get(path))
+            found.update({item_id: end} if end else {})
     return [_wanted(item_id, found, "no file") for item_id in known]
 
 

@@ -123,9 +123,9 @@ def plan(args):
     folder = Path(args.data_path) / args.dataset
     if args.files:
         items = read_items(folder, args.dataset)
-        mapping = read_table(args.mapping, "file") if args.mapping else named_files(folder, args.dataset, args.files)
+        mapping = read_table(args.mapping, "file") if args.mapping else None
         files = open_files(args.files)
-        return wanted_files(files, items, mapping), FileReader(files, args.max_bytes)
+        return wanted_files(files, items, mapping, named_files(folder, args.dataset)), FileReader(files, args.max_bytes)
     items = read_items(folder, args.dataset, None if args.links else args.url_column)
     return wanted_urls(read_table(args.links, "url") if args.links else items, items), _fetcher(args)
 

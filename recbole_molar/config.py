@@ -10,9 +10,8 @@ import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.command_line import properties_dir, read_with_lines, read_yaml, refuse_run_words, yaml_loader
-from recbole_molar.data.dataset import MASKED
 from recbole_molar.lookup import built_here, did_you_mean, find_class
-from recbole_molar.property_combinations import negatives_fit_the_loss
+from recbole_molar.property_combinations import hidden_items_are_told, negatives_fit_the_loss
 from recbole_molar.property_error import COMMAND_LINE, PropertyError, UnknownPropertyError, bad_value
 from recbole_molar.property_schema import PICKLED, Properties, check
 from recbole_molar.property_values import MERGED_KEYS, as_list, check_kinds
@@ -211,8 +210,7 @@ class Config(RecBoleConfig):
         check_kinds(final, self.internal_config_dict, listed=Properties.model_fields)
         if not hasattr(self.model_class, "input_type"):
             negatives_fit_the_loss(final)
-        if final.get("transform") == MASKED and "mask_ratio" not in final:
-            raise PropertyError("transform", f"transform={MASKED}: {self.model} has no mask_ratio, and is not trained on items that are hidden. Leave it out.")
+        hidden_items_are_told(final)
         given, columns = self.external_config_dict.get("load_col", {}), final["load_col"]
         if columns and "inter" not in (given or {}) and columns.get("inter") == ["user_id", "item_id"]:
             # RecBole's sample.yaml, which stands in for a data set without a YAML of its own, lacks the time
@@ -297,7 +295,8 @@ def _as_it_was_meant(content, file):
     if content.get("model") == "Molar" and file.with_name(RESULT).is_file():
         content = {**NOT_IN_OLD_RUNS, **content}
     if file.name == CONFIG and file.with_name(LOG).is_file():
-        content.pop("use_gpu", None)  # until 2026-11-23, what its machine had
+        for key in ("use_gpu", "crop_eta", "reorder_beta"):  # until 2026-11-23, what its machine had, and what nothing read
+            content.pop(key, None)
         if content.get("id_model") == "DuoRec":
             content.setdefault("id_sim", "dot")
         given = len(as_list(content.get("id_weights") or []))

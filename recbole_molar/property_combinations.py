@@ -4,6 +4,7 @@ Each rule takes the properties of a run (:class:`Properties`, None for those tha
 """
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
+from recbole_molar.data.dataset import MASKED
 from recbole_molar.property_error import PropertyError, bad_value
 from recbole_molar.property_values import as_list
 from recbole.evaluator.register import metric_types
@@ -55,6 +56,13 @@ def negatives_fit_the_loss(final):
     if loss == "BPR" and negatives is None and not final["train_all_positions"]:  # on all positions a model draws its own
         text = "train_neg_sample_args=None: loss_type=BPR needs negatives, with train_all_positions=False from RecBole. Leave it out."
         raise PropertyError("train_neg_sample_args", text, ["loss_type", "train_all_positions"])
+
+
+def hidden_items_are_told(final):
+    """A model that is trained on items that are hidden knows their share; final (dict): the configuration."""
+    if final.get("transform") == MASKED and "mask_ratio" not in final:
+        text = f"transform={MASKED}: {final['model']} has no mask_ratio, and is not trained on items that are hidden. Leave it out."
+        raise PropertyError("transform", text)
 
 
 def sampled_candidates_have_one_target(one):

@@ -48,6 +48,9 @@ class TransformerKeys(BaseModel, strict=True, extra="ignore"):
     tau: Temperature = None
     sim: Literal["dot", "cos"] = None
     contrast_rows: Count = None
+    transform: Annotated[
+        Literal["mask_itemseq", "inverse_itemseq"] | None, Field(description="mask_itemseq (BERT4Rec), inverse_itemseq, or ~; no model reads cropped rows")
+    ] = None
 
     @model_validator(mode="after")
     def _check_heads(self):
@@ -97,10 +100,6 @@ class Properties(TransformerKeys):
     ITEM_ID_FIELD: Column = None
     TIME_FIELD: Column = None
     field_separator: Annotated[str, Field(min_length=1, description="a sign such as '\\t' or ','")] = None
-    log_wandb: Annotated[bool, AfterValidator(values.check_wandb)] = None
-    transform: Annotated[
-        Literal["mask_itemseq", "inverse_itemseq"] | None, Field(description="mask_itemseq (BERT4Rec), inverse_itemseq, or ~; no model reads cropped rows")
-    ] = None
     encoding: Annotated[Any, AfterValidator(values.check_encoding)] = None
     repeatable: Annotated[Literal[True], Field(description="True, for sequential models")] = None
     save_dataset: NotOffered = None

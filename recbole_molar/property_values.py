@@ -1,7 +1,6 @@
 """Checks of single values that a type and a range cannot say; and of the many keys of RecBole's models, by the kind of their default."""
 
 import codecs
-import importlib.util
 import re
 import sys
 
@@ -104,13 +103,6 @@ def check_columns(by_file):
     return by_file
 
 
-def check_wandb(value):
-    """`log_wandb`: RecBole imports it when training begins, which may be after hours of other stages."""
-    if value and importlib.util.find_spec("wandb") is None:
-        raise ValueError("the package wandb is not installed. Install it (pip install wandb), or leave this out.")
-    return value
-
-
 def check_clipping(options):
     """`clip_grad_norm`: arguments of torch's function."""
     if options and ("max_norm" not in _dictionary(options) or set(options) - {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}):
@@ -130,7 +122,7 @@ def check_evaluation(given):
     """`eval_args`: what RecBole would fail on, or pass over."""
     options = _dictionary(given)
     split, mode = options.get("split"), options.get("mode")
-    if not isinstance(split, dict) or len(split) != 1 or not all(map(_is_split, *zip(*split.items(), strict=True))):
+    if not isinstance(split, dict) or len(split) != 1 or not _is_split(*next(iter(split.items()))):
         _refuse_evaluation(f".split={shown(split)}: must be {{LS: valid_and_test}} (leave-one-out), {{RS: [0.8, 0.1, 0.1]}} or {{TS: [0.8, 0.1, 0.1]}}.")
     unknown = sorted(map(str, set(options) - {"split", "group_by", "order", "mode"}))
     if unknown:

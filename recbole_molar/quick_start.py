@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-import importlib
+import importlib.util
 import time
 import warnings
 from dataclasses import dataclass
@@ -85,6 +85,8 @@ def carry_out(config, resumed=None, after_validation=None):
     Returns:
         dict: what stands in `result.json`, with `result_file`; of a trial, what is known without the test, with `run_folder`.
     """
+    if config["log_wandb"] and importlib.util.find_spec("wandb") is None:  # RecBole imports it when a training begins, perhaps after hours
+        raise bad_value("log_wandb", True, "the package wandb is not installed. Install it (pip install wandb), or leave this out.")
     init_seed(config["seed"], config["reproducibility"])
     accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu", gpu_id=config["gpu_id"])
     config["device"] = accelerator.device

@@ -131,7 +131,7 @@ def build_mirm(config, content):
     """MIRM before stage 1, or with the weights of an earlier one (`mirm_weights`)."""
     pictures = content.images(tuple(config["mirm_image_size"])) if content.has_images else {}
     if not any(item.fields or pictures.get(index) is not None for index, item in enumerate(content.items)):
-        raise bad_value("item_modalities", config["item_modalities"], f"no item of {config['dataset']} has any that can be read.")
+        raise ValueError(f"{config['dataset']}: no item has text or a picture that can be read, as far as item_modalities has them read.")
     weights = weights_file(config["mirm_weights"])
     tokenizer = load_tensors(weights)[1].get("tokenizer") if weights else None
     prefix = f"{built_here(config['mirm_backbone'])}_".lower()

@@ -118,7 +118,9 @@ def data_preparation(config, dataset):
     """
     built = dataset.build()
     dataset.check_split(built)
-    train_sampler, valid_sampler, test_sampler = create_samplers(config, _sampled_from(dataset, built[0]), built)
+    by_popularity = "popularity" in (config[f"{part}_neg_sample_args"]["distribution"] for part in ("train", "valid", "test"))
+    drawn_from = _sampled_from(dataset, built[0]) if by_popularity else dataset
+    train_sampler, valid_sampler, test_sampler = create_samplers(config, drawn_from, built)
     train_class = HistoryDataLoader if dataset.all_positions else get_dataloader(config, "train")
     return (
         train_class(config, built[0], train_sampler, shuffle=config["shuffle"]),

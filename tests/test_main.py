@@ -1,5 +1,6 @@
 """The whole command: what it prints, leaves and returns, on good input, bad input, and when it is killed."""
 
+import importlib.util
 import json
 import os
 import re
@@ -86,6 +87,15 @@ def test_the_written_config_repeats_the_run(make_data, flags, run):
     second, other = result_of(run([f"--config_files={folder / 'config.yaml'}"])[1])
     assert folder != other and second["test_result"] == first["test_result"] and second["split_hash"] == first["split_hash"]
     assert yaml.safe_load((folder / "config.yaml").read_text()) == yaml.safe_load((other / "config.yaml").read_text())
+
+
+def test_wandb_that_is_not_there(make_data, flags, run, monkeypatch):
+    """Found before any stage: RecBole imports it when a training begins."""
+    make_data(items=True)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
+    code, _, err = run(flags(model="Molar", log_wandb=True))
+    assert code == 2 and "log_wandb=True: the package wandb is not installed" in err
 
 
 @pytest.mark.parametrize("asked, came", [("fp32", "fp32"), ("bf16", "bf16"), ("auto", "bf16" if has_cpu_bf16() else "fp32")])

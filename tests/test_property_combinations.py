@@ -1,7 +1,5 @@
 """Values that contradict each other are refused before any work, with the place of each; what works together is not."""
 
-import importlib.util
-
 import pytest
 
 from recbole_molar.config import Config
@@ -89,13 +87,6 @@ def test_refused(name):
 def test_accepted(name):
     model, given = ACCEPTED[name]
     assert config(model, **given)["model"] == model
-
-
-def test_wandb_that_is_not_there(monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
-    with pytest.raises(PropertyError, match="--log_wandb=True: the package wandb is not installed"):
-        config("Molar", log_wandb=True)
 
 
 def test_rules_pass_over_what_a_run_does_not_have():

@@ -128,12 +128,12 @@ class RankingTrainer(Trainer):
         """Try whether a model gives the same scores for histories cut to their length; most do, a convolution over all L does not.
 
         And whether it reads the last state of its encoder alone, which leaves most of the last layer out: `last_only`. Tried on first halves, so that
-        there is something to cut whatever the lengths. A half of less than two items would not tell.
+        there is something to cut whatever the lengths. Histories of one item do not tell.
         """
         try:
             interaction = first_halves(interaction, self.model)
             whole = self.model.full_sort_predict(interaction).view(len(interaction), -1)
-            tells = interaction[self.model.ITEM_SEQ].size(1) >= 4
+            tells = int(interaction[self.model.ITEM_SEQ_LEN].max()) >= 2
             for self.last_only in (True, False) if tells else (False,):
                 if torch.allclose(self._scores_in_parts(interaction), whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max())):
                     return True

@@ -302,7 +302,7 @@ def test_pictures_of_which_none_can_be_read(make_data, flags, command_line, tmp_
     for picture in (make_data(items=True, images=True) / "tiny" / "images").iterdir():
         picture.write_bytes(b"<html>")
     given = flags(**MOLAR, item_modalities="[image]", align_weight=0)
-    assert_refused(tmp_path, capsys, command_line(given), r"--item_modalities=.*no item of tiny has any that can be read")
+    assert_refused(tmp_path, capsys, command_line(given), r"tiny: no item has text or a picture that can be read")
 
 
 def test_pictures_that_are_none_are_counted(make_data, flags, command_line, capsys, caplog):

@@ -7,7 +7,6 @@ from logging import getLogger
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
-from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from recbole_molar.data.content_collator import ABSENT
@@ -16,6 +15,7 @@ from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
 from recbole_molar.property_error import bad_value
 
 POOLINGS = ("mean", "first")
+T5S = ("t5", "mt5", "umt5")  # of which an encoder may have been published alone
 
 
 class ContentEncoder(ItemEncoder):
@@ -95,22 +95,21 @@ def load_model(name, encoder_class):
     """An encoder of transformers from a Hugging Face name or a folder.
 
     Safetensors alone, and none of the folder's own Python files: either could run code. Of a model with two towers the one is taken that
-    reads this modality, of an encoder-decoder the encoder, which of T5 may have been published alone. A head that only pools is not used, and may
-    lack its weights.
+    reads this modality, of an encoder-decoder the encoder. A head that only pools is not used, and may lack its weights.
 
     Raises:
         ValueError: weights are missing. Whatever transformers raises for a broken folder.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of the pooling head: the cache knows a model by its weights
-        of_text = type(AutoConfig.from_pretrained(name, trust_remote_code=False)) in MODEL_FOR_TEXT_ENCODING_MAPPING
-        kind = AutoModelForTextEncoding if of_text else AutoModel
+        is_t5 = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type in T5S
+        kind = AutoModelForTextEncoding if is_t5 else AutoModel
         model, info = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **SAFE)
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
         raise ValueError(f"{len(missing)} of its weights are missing, for example {missing[0]}")
     model = getattr(model, encoder_class.part, model)
-    model = model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else model
+    model = model.get_encoder() if is_t5 or getattr(model.config, "is_encoder_decoder", False) else model
     for key, value in model.named_parameters():
         value.requires_grad_("pooler" not in key)
     return model

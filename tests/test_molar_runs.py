@@ -312,4 +312,4 @@ def test_an_id_model_of_other_features_is_trained_anew(make_data, run, flags, co
 
 def test_links_are_no_text(tmp_path):
     (tmp_path / "x.item").write_text("item_id:token\ttitle:token_seq\timage_url:token\tpurl\tprice:float\tblurb:token_seq\tImage_File:token\n")
-    assert text_columns(tmp_path / "x.item", {"field_separator": "\t", "ITEM_ID_FIELD": "item_id"}) == ["title", "purl", "blurb"]
+    assert text_columns(tmp_path / "x.item", {"field_separator": "\t", "ITEM_ID_FIELD": "item_id", "encoding": None}) == ["title", "purl", "blurb"]

@@ -25,8 +25,10 @@ class Wanted:
     cause: str = ""
 
 
-def read_items(folder, name, column=None):
-    """Item id -> cell of `column` (stripped; "" without a column) of `<folder>/<name>.item`; the first row of an id counts.
+def read_items(folder, name, column=None, required=True):
+    """Item id -> cell of `column` of `<folder>/<name>.item`, stripped; the first row of an id counts.
+
+    The cell is "" without a column, and where the file has none of that name and `required` is False.
 
     Raises:
         ValueError: no such file or column, not UTF-8, a row of another length.
@@ -40,7 +42,8 @@ def read_items(folder, name, column=None):
         with open(path, encoding="utf-8-sig", newline="\n") as file:
             header = file.readline().rstrip("\r\n").split("\t")
             columns = [title.rpartition(":")[0] or title for title in header]
-            id_place, place = _place(path, columns, "item_id"), _place(path, columns, column) if column else None
+            id_place = _place(path, columns, "item_id")
+            place = _place(path, columns, column) if column and (required or column in columns) else None
             for number, line in enumerate(file, start=2):
                 cells = line.rstrip("\r\n").split("\t")
                 if len(cells) != len(columns) and cells != [""]:
@@ -52,13 +55,6 @@ def read_items(folder, name, column=None):
     if place is not None and header[place].endswith(":token_seq"):  # several URLs: the first is the item's picture
         items = {key: (cell.split() or [""])[0] for key, cell in items.items()}
     return items
-
-
-def named_files(folder, name):
-    """Item id -> cell of the column `image_file`, which `tabular` writes; none where there is no such column."""
-    with open(Path(folder) / f"{name}.item", encoding="utf-8-sig", newline="\n") as file:
-        has_them = re.search(r"(^|\t)image_file(:|\t|\r?\n)", file.readline())
-    return read_items(folder, name, "image_file") if has_them else {}
 
 
 def read_table(path, column):
@@ -95,7 +91,7 @@ def wanted_files(files, known, mapping=None, named=()):
     """One :class:`Wanted` for each known item; files are found by the mapping (id -> name), or else by names equal to ids, as written or raw.
 
     A name in the mapping is a path relative to the source; one without a folder is looked for in all folders too. Without a mapping `named` (id ->
-    path, as in the column `image_file`) comes first where its end is a file's path: C:\\shop\\photos\\1.jpg is photos/1.jpg or 1.jpg.
+    cell of the column `image_file`, which `tabular` writes) comes first where its end is a file's path: C:\\shop\\1.jpg is shop/1.jpg or 1.jpg.
     """
     names, bare = set(files.names), {}
     for name in sorted(names, reverse=True):

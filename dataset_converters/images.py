@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataset_converters.atomic import check_name
 from dataset_converters.image_run import FileReader, ignores_case, is_missing, store_all, tidy
-from dataset_converters.image_sources import apart, named_files, read_items, read_table, wanted_files, wanted_urls
+from dataset_converters.image_sources import apart, read_items, read_table, wanted_files, wanted_urls
 from dataset_converters.local_files import open_files
 from dataset_converters.manifest import STORED, Manifest
 from dataset_converters.picture import store
@@ -122,10 +122,10 @@ def plan(args):
     check_name(args.dataset)
     folder = Path(args.data_path) / args.dataset
     if args.files:
-        items = read_items(folder, args.dataset)
+        items = read_items(folder, args.dataset, "image_file", required=False)
         mapping = read_table(args.mapping, "file") if args.mapping else None
         files = open_files(args.files)
-        return wanted_files(files, items, mapping, named_files(folder, args.dataset)), FileReader(files, args.max_bytes)
+        return wanted_files(files, items, mapping, items), FileReader(files, args.max_bytes)
     items = read_items(folder, args.dataset, None if args.links else args.url_column)
     return wanted_urls(read_table(args.links, "url") if args.links else items, items), _fetcher(args)
 

@@ -69,7 +69,7 @@ def modalities(config, content):
     side = config["encoder_image_side"]
     has = {
         "text": any(item.fields for item in content.items),
-        "image": content.has_images and any(content.images((side, side)).get(item) is not None for item in range(1, len(content))),
+        "image": content.has_readable_image((side, side)),
     }
     chosen = [modality for modality in as_list(config["item_modalities"]) if has[modality]]
     if not chosen:

@@ -8,7 +8,7 @@ import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import load_tensors, read_json
-from recbole_molar.data.item_content import ItemContent, check_modalities, read_header
+from recbole_molar.data.item_content import ItemContent, check_modalities, encoding_of, read_header
 from recbole_molar.lookup import built_here, find_class
 from recbole_molar.model.fused_layers import fuse_layers
 from recbole_molar.model.id_model.id_model import IDModel, IDModels
@@ -63,7 +63,7 @@ def text_columns(item_file, config):
     """Names of the text columns of an `.item` file: neither numbers nor, by their names, links and files."""
     if not item_file.is_file():
         raise ValueError(f"{item_file}: missing. The items' text is read there; put it there, or set item_modalities=[image].")
-    header = read_header(item_file, config["field_separator"], config["encoding"])
+    header = read_header(item_file, config["field_separator"], encoding_of(item_file, config["encoding"]))
     columns = [name.split(":")[0] for name in header if not name.endswith((":float", ":float_seq"))]
     return [name for name in columns if name != config["ITEM_ID_FIELD"] and not LINK.search(name)]
 
@@ -129,8 +129,7 @@ def check_joint(name, id_model, rows):
 
 def build_mirm(config, content):
     """MIRM before stage 1, or with the weights of an earlier one (`mirm_weights`)."""
-    pictures = content.images(tuple(config["mirm_image_size"])) if content.has_images else {}
-    if not any(item.fields or pictures.get(index) is not None for index, item in enumerate(content.items)):
+    if not any(item.fields for item in content.items) and not content.has_readable_image(config["mirm_image_size"]):
         raise ValueError(f"{config['dataset']}: no item has text or a picture that can be read, as far as item_modalities has them read.")
     weights = weights_file(config["mirm_weights"])
     tokenizer = load_tensors(weights)[1].get("tokenizer") if weights else None

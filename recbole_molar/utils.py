@@ -3,7 +3,6 @@
 import importlib
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
@@ -103,7 +102,7 @@ def needs_prefixes(config):
 def _sampled_from(dataset, training_part):
     """What RecBole's samplers read of a data set: `popularity` counts training interactions, whatever rows the model is trained and ranked on."""
     items = dataset.iid_field
-    trained_on = torch.from_numpy(np.concatenate(dataset.train_histories())) if dataset.held_out else training_part.inter_feat[items]
+    trained_on = torch.from_numpy(dataset.train_items()) if dataset.held_out else training_part.inter_feat[items]
     return SimpleNamespace(iid_field=items, user_num=dataset.user_num, item_num=dataset.item_num, inter_feat={items: trained_on})
 
 

@@ -269,9 +269,13 @@ class HistoryDataset(SequentialDataset):
         items = self.sorted_items.numpy()
         return [items[start:end] for start, end in zip(self.user_starts, self.user_ends - held, strict=True)]
 
+    def train_items(self):
+        """Items of all training interactions, int64 [M]."""
+        return np.concatenate(self.train_histories())
+
     def item_popularity(self):
         """Training interactions of each item, Tensor [n_items] (0 for the padding)."""
-        return torch.from_numpy(np.bincount(np.concatenate(self.train_histories()), minlength=self.item_num))
+        return torch.from_numpy(np.bincount(self.train_items(), minlength=self.item_num))
 
     def seen_before(self, target_index):
         """All items of a user before each target, beyond the window too.
@@ -322,7 +326,7 @@ class HistoryDataset(SequentialDataset):
     def counter(self, field):
         """RecBole's, counting every training interaction where a row has many targets."""
         if self.all_positions and self.is_training_part and field == self.iid_field:
-            return Counter(np.concatenate(self.train_histories()).tolist())
+            return Counter(self.train_items().tolist())
         if self.all_positions and self.is_training_part and field == self.uid_field:
             return Counter({int(user): len(history) for user, history in zip(self.user_ids, self.train_histories(), strict=True)})
         return super().counter(field)

@@ -101,6 +101,10 @@ class ItemContent:
         """True where at least one item has an image file."""
         return any(item.image_path for item in self.items)
 
+    def has_readable_image(self, size):
+        """True where at least one image can be read at [width, height]; decodes until it finds one."""
+        return self.has_images and any(self.images(tuple(size)).get(index) is not None for index in range(1, len(self)))
+
     def only(self, modality):
         """The same items with `text` or `image` alone, for an encoder that reads nothing else: a change in the other is none to it."""
         if modality == "text":
@@ -170,14 +174,14 @@ def encoding_of(path, given=None):
     return "utf-8-sig"
 
 
-def read_header(path, separator, encoding=None):
+def read_header(path, separator, encoding):
     """Columns of an atomic file as they stand, `name:type`, without a byte-order mark.
 
     Raises:
         ValueError: the file is empty or not UTF-8.
     """
     try:
-        with open(path, encoding=encoding_of(path, encoding), newline="\n") as file:
+        with open(path, encoding=encoding, newline="\n") as file:
             line = file.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise ValueError(_not_utf8(path, error)) from error
@@ -194,11 +198,11 @@ def _read_atomic(path, separator, id_field, wanted, encoding):
     """Columns and rows (cells as they stand) of an atomic file, for ids in `wanted`; the first of several rows with one id wins."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file. Item text is read from it; add it, or set item_modalities=[image].")
-    rows, repeated = {}, 0
+    rows, repeated, encoding = {}, 0, encoding_of(path, encoding)
     try:
         columns = [name.rpartition(":")[0] or name for name in read_header(path, separator, encoding)]
         # Lines end at "\n" alone, and no csv reader: quotes and odd line separators inside a cell are text.
-        with open(path, encoding=encoding_of(path, encoding), newline="\n") as file:
+        with open(path, encoding=encoding, newline="\n") as file:
             file.readline()
             if id_field not in columns:
                 raise ValueError(f"{path}: no column {id_field} in its header. Found: {', '.join(columns)}.")

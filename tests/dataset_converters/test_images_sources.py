@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dataset_converters.causes import Refused
-from dataset_converters.image_sources import Wanted, named_files, read_items, read_table, wanted_files, wanted_urls
+from dataset_converters.image_sources import Wanted, read_items, read_table, wanted_files, wanted_urls
 from dataset_converters.local_files import Archive, Folder, by_stem, open_files
 from hostile_server import GOOD
 
@@ -113,12 +113,12 @@ def test_files_named_in_the_item_file(files, tmp_path):
         "d": ("deep/2.JPEG", "deep/2.JPEG"), "1": ("", "1.jpg"), "2": ("thumb.png", "deep/2.JPEG"), "e": ("pictures", ""), "f": ("../../x.png", ""),
     }  # fmt: skip
     text = "item_id:token\timage_file:token\n" + "".join(f"{key}\t{cell}\n" for key, (cell, _) in cells.items())
-    named = named_files(write_item(tmp_path, text, "item_text_escaped: True"), "x")
+    named = read_items(write_item(tmp_path, text, "item_text_escaped: True"), "x", "image_file", required=False)
     for path in files:
         source = open_files(path)
         assert [item.source for item in wanted_files(source, list(cells), named=named)] == [found for _, found in cells.values()]
         source.close()
-    assert named_files(write_item(tmp_path, "item_id:token\ttitle:token\n"), "x") == {}
+    assert read_items(write_item(tmp_path, "item_id:token\ttitle:token\na\tA\n"), "x", "image_file", required=False) == {"a": ""}
 
 
 def test_a_mapping_cannot_lead_out_of_the_folder(files, tmp_path):

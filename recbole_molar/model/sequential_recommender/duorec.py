@@ -25,7 +25,8 @@ class DuoRec(SASRec):
     says which pairs are drawn together, as in the authors' code: `un` the first and its dropout view (weight `lmd`), `su` the first and
     the same-target history (`lmd_sem`), `us` both, `us_x` the dropout view and the same-target history (`lmd_sem`; the paper's). Negatives
     are the other embeddings of both views in the batch. Where all positions of a history are trained at once, `contrast_rows` of a
-    batch's positions take part, drawn anew each time; in prefix training a row is a position.
+    batch's positions take part, drawn anew each time; in prefix training a row is a position. So a batch holds few users, with many
+    histories each, where the authors' hold as many as rows: histories of one user are no negatives of each other.
 
     Args:
         config (Config), dataset (HistoryDataset): as for every RecBole model; same-target histories come from training interactions only.
@@ -57,13 +58,14 @@ class DuoRec(SASRec):
         item_seq, item_seq_len, targets = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], interaction[self.POS_ITEM_ID]
         first = self.forward(item_seq, item_seq_len)  # [M, H]; M = B in prefix training
         chosen = torch.randperm(len(first), device=first.device)[: self._own_contrast_rows()]  # [K]
-        view = same_target = None
+        chosen_targets = self._target_indices(interaction)[chosen]
+        owners = self.histories.owners(chosen_targets)
+        first_chosen, view, same_target = (first[chosen], owners), None, None  # user embeddings [K, H] and whose they are [K]
         if self.contrast != "su":
-            view = self.forward(item_seq, item_seq_len)[chosen]
+            view = self.forward(item_seq, item_seq_len)[chosen], owners
         if self.contrast != "un":
-            same_target = self._same_target(self._target_indices(interaction)[chosen])
-        first_chosen = first[chosen]
-        first_chosen, view, same_target = (part if part is None else of_whole_batch(part) for part in (first_chosen, view, same_target))
+            same_target = self._same_target(chosen_targets)
+        first_chosen, view, same_target = (side and tuple(map(of_whole_batch, side)) for side in (first_chosen, view, same_target))
         pairs = {
             "un": [(self.dropout_weight, first_chosen, view)],
             "su": [(self.same_target_weight, first_chosen, same_target)],
@@ -92,8 +94,8 @@ class DuoRec(SASRec):
         return target_indices(last, lengths, interaction[self.ITEM_SEQ].size(1), interaction[FIRST_TARGET])
 
     def _same_target(self, targets):
-        """User embeddings [K, H] of other training histories with the same targets, those of like lengths read together."""
-        item_seq, lengths = (tensor.to(self.device) for tensor in self.histories.draw(targets.cpu(), self.max_seq_length))
+        """User embeddings [K, H] of other training histories with the same targets, those of like lengths read together; whose they are [K]."""
+        item_seq, lengths, owners = (tensor.to(self.device) for tensor in self.histories.draw(targets, self.max_seq_length))
         users, parts = [], parts_of_like_lengths(lengths)
         everywhere, self.reads_all_positions = self.reads_all_positions, False
         try:
@@ -103,7 +105,7 @@ class DuoRec(SASRec):
                     users.append(self.forward(item_seq[rows, : int(counts.max())], counts))
         finally:
             self.reads_all_positions = everywhere
-        return torch.cat(users)[torch.cat(parts).argsort()]
+        return torch.cat(users)[torch.cat(parts).argsort()], owners
 
 
 class SameTargetHistories:
@@ -134,8 +136,9 @@ class SameTargetHistories:
             target_indices (Tensor [K]): among the sorted interactions; max_length (int): items of a history, its last ones.
 
         Returns:
-            tuple of Tensors: histories [K, longest], padded on the right; lengths [K].
+            tuple of Tensors: histories [K, longest], padded on the right; lengths [K]; owners [K], as of :meth:`owners`. On the CPU.
         """
+        target_indices = target_indices.cpu()
         items = self.items[target_indices]
         others = self.counts[items] - 1
         own = self.place[target_indices] - self.starts[items]
@@ -144,20 +147,24 @@ class SameTargetHistories:
         found = self.by_item[self.starts[items] + drawn]
         begins = torch.maximum(self.first_of_user[found], found - max_length)
         lengths = found - begins
-        return padded_rows(self.items, begins.numpy(), lengths.numpy(), int(lengths.max())), lengths
+        return padded_rows(self.items, begins.numpy(), lengths.numpy(), int(lengths.max())), lengths, self.first_of_user[found]
+
+    def owners(self, target_indices):
+        """Whose history comes before each target: [K], equal where the user is, on the targets' device."""
+        return self.first_of_user[target_indices.cpu()].to(target_indices.device)
 
 
 def contrast_loss(one, other, temperature, cosine):
-    """NT-Xent over two views of K rows: each of the 2 K embeddings finds its partner among all others.
+    """NT-Xent over two views of K rows: each of the 2 K embeddings finds its partner among those of other users.
 
     Args:
-        one, other (Tensor): [K, H].
+        one, other (tuple of Tensors): user embeddings [K, H]; owners [K], equal where the user is.
 
     Returns:
-        Tensor: mean over 2 K; log(2 K − 1) when all embeddings are equal.
+        Tensor: mean over 2 K; log(2 K − 1) when all embeddings are equal and all users different.
     """
-    both = torch.cat([one, other]).float()  # [2 K, H]
-    both = F.normalize(both, dim=-1) if cosine else both
-    scores = (both @ both.T / temperature).fill_diagonal_(float("-inf"))
-    partner = torch.arange(len(both), device=both.device).roll(len(one))
-    return F.cross_entropy(scores, partner)
+    both, owners = (torch.cat(sides) for sides in zip(one, other, strict=True))  # [2 K, H], [2 K]
+    both = F.normalize(both.float(), dim=-1) if cosine else both.float()
+    partner = torch.arange(len(both), device=both.device).roll(len(both) // 2)
+    own = (owners[:, None] == owners).scatter(1, partner[:, None], False)  # itself, and the user's other histories
+    return F.cross_entropy((both @ both.T / temperature).masked_fill(own, float("-inf")), partner)

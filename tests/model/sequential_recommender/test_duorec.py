@@ -24,14 +24,47 @@ def make(make_data, flags):
 
 
 def test_contrast_by_hand():
-    assert contrast_loss(torch.zeros(4, 3), torch.zeros(4, 3), 1.0, False).item() == pytest.approx(math.log(7))
+    users, others = torch.arange(5), torch.arange(5, 10)
+
+    def loss(one, other, *settings):
+        return contrast_loss((one, users[: len(one)]), (other, others[: len(one)]), *settings).item()
+
+    assert loss(torch.zeros(4, 3), torch.zeros(4, 3), 1.0, False) == pytest.approx(math.log(7))
     apart = torch.eye(3) * 50
-    assert contrast_loss(apart, apart, 1.0, False).item() == pytest.approx(0, abs=1e-6)
+    assert loss(apart, apart, 1.0, False) == pytest.approx(0, abs=1e-6)
     one, other = torch.randn(5, 4), torch.randn(5, 4)
     both = torch.nn.functional.normalize(torch.cat([one, other]), dim=-1)
     scores = (both @ both.T / 0.5).exp()
     expected = [-math.log(scores[i, (i + 5) % 10] / (scores[i].sum() - scores[i, i])) for i in range(10)]
-    assert contrast_loss(one, other, 0.5, True).item() == pytest.approx(np.mean(expected), rel=1e-5)
+    assert loss(one, other, 0.5, True) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_histories_of_one_user_are_no_negatives_of_each_other():
+    one, other = torch.randn(3, 4), torch.randn(3, 4)
+    scores = torch.cat([one, other]) @ torch.cat([one, other]).T
+    owners, of_other = [7, 7, 8], [7, 9, 8]  # the first row has one view of two positions of user 7, and its partner is its own
+    candidates = {0: [3, 2, 4, 5], 1: [4, 2, 5], 2: [5, 0, 1, 3, 4], 3: [0, 2, 4, 5], 4: [1, 0, 2, 3, 5], 5: [2, 0, 1, 3, 4]}  # the partner first
+    expected = [-scores[row, columns].log_softmax(0)[0].item() for row, columns in candidates.items()]
+    assert contrast_loss((one, torch.tensor(owners)), (other, torch.tensor(of_other)), 1.0, False).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("all_positions", [True, False])
+def test_the_contrast_knows_whose_history_each_is(make, all_positions, monkeypatch):
+    prepared, model = make(train_all_positions=all_positions, contrast="us", contrast_rows=10**6)
+    sides, drawn, draw = [], [], model.histories.draw
+    batch = next(iter(prepared.loaders[0]))
+    monkeypatch.setattr("recbole_molar.model.sequential_recommender.duorec.contrast_loss", lambda one, other, *_: sides.append((one, other)) or one[0].sum())
+    monkeypatch.setattr(torch, "randperm", lambda n, device=None: torch.arange(n))
+    model.histories.draw = lambda *given: drawn.append(draw(*given)) or drawn[-1]
+    model.calculate_loss(batch)
+    users = batch["user_id"] if not all_positions else batch["user_id"].repeat_interleave(batch["item_length"] - batch["first_target"])
+    (first, view), (_, same_target) = sides
+    assert torch.equal(first[1], view[1]) and torch.equal(first[1][:, None] == first[1], users[:, None] == users)
+    starts = dict(zip(prepared.dataset.user_starts.tolist(), prepared.dataset.train_histories(), strict=True))
+    for row, length, owner in zip(*(part.tolist() for part in drawn[0])):
+        history = starts[owner].tolist()
+        assert any(history[end - length : end] == row[:length] for end in range(length, len(history)))
+    assert torch.equal(same_target[1], drawn[0][2])
 
 
 def test_histories_share_the_target_and_come_from_training_only(make):
@@ -41,7 +74,7 @@ def test_histories_share_the_target_and_come_from_training_only(make):
     assert set(histories.by_item.tolist()) == training
     targets = torch.tensor(sorted(training))
     for _ in range(3):
-        item_seq, lengths = histories.draw(targets, 6)
+        item_seq, lengths, _ = histories.draw(targets, 6)
         for target, row, length in zip(targets.tolist(), item_seq, lengths.tolist()):
             wanted = dataset.sorted_items[target]
             endings = {
@@ -59,8 +92,8 @@ def test_a_user_is_paired_with_the_history_drawn_for_it(make):
     drawn, draw = [], model.histories.draw
     model.histories.draw = lambda *given: drawn.append(draw(*given)) or drawn[-1]
     targets = model.histories.by_item[torch.randperm(len(model.histories.by_item), generator=torch.Generator().manual_seed(0))]
-    users = model._same_target(targets)
-    [(item_seq, lengths)] = drawn
+    users, _ = model._same_target(targets)
+    [(item_seq, lengths, _)] = drawn
     assert len(lengths.unique()) > 3
     torch.testing.assert_close(users, torch.cat([model.forward(row[None], length[None]) for row, length in zip(item_seq, lengths)]), rtol=1e-4, atol=1e-5)
 

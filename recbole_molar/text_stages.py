@@ -48,8 +48,11 @@ def build(config, prepared, content, accelerator, folder, train_id_model=None, t
     """
     mirm = build_mirm(config, content)
     shard_mirm(config, mirm, accelerator)
-    if config["item_encoding"] == "cached" and mirm.own_tokenizer and not config["mirm_weights"]:
-        getLogger().warning("the item LLM is random and stays so: mirm_backbone=%s, item_encoding=cached. Set mirm_weights.", config["mirm_backbone"])
+    if config["item_encoding"] == "cached" and not config["mirm_weights"]:
+        if mirm.own_tokenizer:
+            getLogger().warning("the item LLM is random and stays so: mirm_backbone=%s, item_encoding=cached. Set mirm_weights.", config["mirm_backbone"])
+        elif config["mirm_readout"] == "cur_item":
+            getLogger().warning("items are read at a token that was never trained: item_encoding=cached. Set mirm_readout: mean (the paper) or mirm_weights.")
     with folder.stage("item_embedding", "one pass of the item LLM over the items that are not in the cache"):
         table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
     return assemble(config, prepared, mirm, table)

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-MAX_INVERSE_TEMPERATURE = 100.0
 # fp32 bytes of one block of logits. CPU: measured flat from 2 to 8 MiB, slower outside. GPU: large enough to fill it.
 CPU_BLOCK_BYTES = 2**22
 GPU_BLOCK_BYTES = 2**28
@@ -38,7 +37,7 @@ def nce_loss(user, positive, negatives, target_ids, negative_ids, log_temperatur
         negatives (Tensor): [K, D].
         target_ids (Tensor): [M], item ids of `positive`.
         negative_ids (Tensor): [K]; where one equals a row's target, that row does not see it.
-        log_temperature (Tensor): scalar, log τ; 1/τ is capped at 100, as in CLIP.
+        log_temperature (Tensor): scalar, log τ.
         log_q (Tensor, optional): [K], log-probability of each negative under the sampler. Its score becomes s - log(K·q), so that
             the denominator estimates the full softmax's without bias; the positive, always present, needs no correction
             (Bengio & Senécal, 2008).
@@ -46,7 +45,7 @@ def nce_loss(user, positive, negatives, target_ids, negative_ids, log_temperatur
     Returns:
         Tensor: mean over M; log(1 + K) when all scores are equal, nothing is masked and `log_q` is None.
     """
-    scale = torch.exp(-log_temperature).clamp(max=MAX_INVERSE_TEMPERATURE)
+    scale = torch.exp(-log_temperature)
     user = F.normalize(user.float(), dim=-1)
     positive_score = (user * F.normalize(positive.float(), dim=-1)).sum(-1, keepdim=True) * scale  # [M, 1]
     negative_score = (user @ F.normalize(negatives.float(), dim=-1).T).float() * scale  # [M, K]

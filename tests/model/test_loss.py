@@ -48,12 +48,11 @@ def test_nce_with_every_negative_masked_is_zero():
     assert loss.item() == 0 and torch.isfinite(user.grad).all()
 
 
-def test_nce_temperature_learns_and_is_capped():
+def test_nce_temperature_learns():
     log_temperature = torch.tensor(math.log(0.05), requires_grad=True)
     args = torch.randn(4, 8), torch.randn(4, 8), torch.randn(6, 8), torch.arange(4), torch.arange(10, 16)
     nce_loss(*args, log_temperature).backward()
     assert log_temperature.grad.abs() > 0
-    assert torch.equal(nce_loss(*args, torch.tensor(-9.0)), nce_loss(*args, torch.tensor(-10.0)))
 
 
 def test_nce_log_q_estimates_the_full_softmax():

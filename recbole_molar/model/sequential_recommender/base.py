@@ -1,6 +1,7 @@
 """What Molar, HLLM and CoLLM share: a table of MIRM's item embeddings, fixed or trained, below a user encoder that reads all positions at once."""
 
 import functools
+import math
 from logging import getLogger
 
 import torch
@@ -12,8 +13,11 @@ from recbole_molar.model.all_positions import of_all_positions, valid_positions
 from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.item_encoder import encoded_anew, some_items
 from recbole_molar.model.like_lengths import parts_of_like_lengths
+from recbole_molar.model.loss import nce_loss
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
+
+MIN_TEMPERATURE = 0.01  # of a learned one, as in CLIP
 
 
 class MIRMRecommender(SequentialRecommender):
@@ -80,6 +84,15 @@ class MIRMRecommender(SequentialRecommender):
             return self.forward(item_seq, lengths, table, gaps)[0][valid_positions(lengths, item_seq.size(1), first)]
 
         return of_all_positions(read, item_seq, item_seq_len, first, *(() if gaps is None else (gaps,)))
+
+    def nce(self, user, table, targets, negatives):
+        """:func:`nce_loss` of user embeddings [M, D], items [M] and shared negatives [K]; its learned temperature is held at 0.01 or more.
+
+        The parameter itself is held, not what is made of it: beyond a clamp it would have no gradient that brings it back.
+        """
+        with torch.no_grad():
+            self.log_temperature.clamp_(min=math.log(MIN_TEMPERATURE))
+        return nce_loss(user, table[targets], table[negatives], targets, negatives, self.log_temperature)
 
     def _scored(self, user, table):
         """User and item embeddings whose dot product is the score: here cosine over a temperature."""

@@ -11,7 +11,6 @@ from recbole_molar.data.collator import pad_rows
 from recbole_molar.data.prompt import HistoryPrompt
 from recbole_molar.model.all_positions import position_targets
 from recbole_molar.model.item_encoder import encoded_anew, some_items
-from recbole_molar.model.loss import nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.processes import from_main
 from recbole_molar.sharding import gather, whole
@@ -43,7 +42,8 @@ class CoLLM(MIRMRecommender):
     that it would have in a prompt of its own.
 
     Where this differs from the paper, besides: user and candidate meet in a dot product, not in the LLM's attention. The LLM is a language
-    model or the decoder of an image-text model, for the compact one from random weights and trained in full. The loss is of next items, not
+    model or the decoder of an image-text model, for the compact one from random weights and trained in full. LoRA is on all linear layers of the
+    decoder, without dropout (the paper's on queries and values, dropout 0.05), weight decay 0.01 (0.001). The loss is of next items, not
     of likes. The user token is the ID model's state after the history, as with the paper's SASRec; its scale is taken out, items keep
     theirs but for one common factor. The words of the prompt are the same in both steps, since a small LLM knows no others: the tokens are
     not introduced in words. A mapping that gives zeros is not step 1: the zero tokens still take attention and a place. The mapping is
@@ -144,7 +144,7 @@ class CoLLM(MIRMRecommender):
         table = encoded_anew(self.encode_items, self.mirm_table, fresh)  # [N, D]
         after = torch.arange(items.size(1), device=items.device).expand_as(items)
         user = self.queries(items, after, self._tokens_at(interaction, place, valid))[valid]  # [M, D]
-        return nce_loss(user, table[targets], table[negatives], targets, negatives, self.log_temperature)
+        return self.nce(user, table, targets, negatives)
 
     def _window(self, item_seq, item_seq_len, first):
         """`prompt_items` items of each history from column `first` [B] on: items [B, K], their columns, and which of them exist."""

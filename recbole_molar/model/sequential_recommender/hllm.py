@@ -8,7 +8,6 @@ from torch import nn
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.data.dataset import FIRST_TARGET
 from recbole_molar.model.all_positions import trim_and_target
-from recbole_molar.model.loss import nce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.model.user_encoder.user_llm import UserLLM
 from recbole_molar.processes import from_main
@@ -21,11 +20,13 @@ class HLLM(MIRMRecommender):
     The item LLM reads an instruction, the item's text and a special token ([ITEM] there, here MIRM's [Cur_Item]), whose last hidden state is
     the item embedding. The user LLM, the same architecture from the same weights without word embeddings, reads the item embeddings of a
     history; its state at each position predicts the next item. InfoNCE over sampled negatives, cosine scores, a learned temperature. Both are
-    trained (`item_encoding: end_to_end`), or the item LLM stays as it is (`cached`, the paper's frozen item LLM).
+    trained (`item_encoding: end_to_end`), or the item LLM stays as it is (`cached`; the paper's frozen item LLM has the mean of all states besides,
+    `mirm_readout: mean`, as the special token's embedding was never trained).
 
     Where this differs from the paper and the authors' code: the LLM is a language model or the decoder of an image-text model, for the compact one from
-    random weights unless `mirm_weights` gives some. K negatives are drawn uniformly for a whole batch, not for each user, and one is left out where it is
-    the target, not where its embedding lies within cosine 0.99 of the target's. At most `end_to_end_items` items of a batch are encoded anew,
+    random weights unless `mirm_weights` gives some. K negatives are drawn uniformly for a whole batch, a user's own items among them (the paper draws
+    them for each user, without those), and one is left out where it is the target, not where its embedding lies within cosine 0.99 of the
+    target's. At most `end_to_end_items` items of a batch are encoded anew,
     the others keep their last embedding. Prediction divides by the temperature, which changes no rank. HLLM's late fusion with IDs and its
     ranking models are left out.
 
@@ -51,4 +52,4 @@ class HLLM(MIRMRecommender):
         negatives = from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
         table = self.batch_table(item_seq, targets, negatives)  # [N, D]
         user = self.user_embeddings(item_seq, item_seq_len, batch[FIRST_TARGET], table)  # [M, D]
-        return nce_loss(user, table[targets], table[negatives], targets, negatives, self.log_temperature)
+        return self.nce(user, table, targets, negatives)

@@ -12,7 +12,7 @@ from recbole_molar.lookup import find_class
 from recbole_molar.model.alignment import alignment_loss
 from recbole_molar.model.all_positions import sample_negatives, target_indices, trim_and_target
 from recbole_molar.model.item_adapter import ItemAdapter, ItemScaling
-from recbole_molar.model.loss import bce_loss, ce_loss, nce_loss
+from recbole_molar.model.loss import bce_loss, ce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.model.sequential_recommender.ease import SetScores
 from recbole_molar.processes import bar_off, from_main, gathered, n_processes, of_whole_batch, own_part
@@ -136,7 +136,7 @@ class Molar(MIRMRecommender):
             user, table = self._scored(user, table)
             return bce_loss(user, table[targets], table[negatives])
         if self.rec_loss == "nce":
-            return nce_loss(user, table[targets], table[negatives], targets, negatives, self.log_temperature)
+            return self.nce(user, table, targets, negatives)
         return ce_loss(*self._scored(user, table), targets, teacher=teacher)
 
     def _scored(self, user, table):

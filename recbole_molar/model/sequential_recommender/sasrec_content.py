@@ -34,7 +34,7 @@ class SASRecContent(SASRec):
             tables, self.hidden_size, config["item_adapter"], config["item_adapter_size"], config["item_dropout"], config["feature_scaling"],
             saved=bool(encoders),
         )
-        self.item_embedding.apply(self._init_weights)  # as small as SASRec's own: with torch's weights the first scores are too far apart
+        self.item_embedding.apply(self._init_weights)  # features of 128 numbers give embeddings of .23, of 768 .56; torch's weights .61, SASRec's own .02
         self.end_to_end_items, self.supports_autocast = config["end_to_end_items"], bool(encoders)
 
     def calculate_loss(self, interaction):

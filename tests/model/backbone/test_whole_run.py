@@ -43,9 +43,22 @@ def test_hllm_with_a_saved_backbone(make_data, flags, command_line, capsys, tmp_
     given = {key: value for key, value in GIVEN.items() if key not in ("model", "mirm_finetune_samples", "mirm_image_size", "align_weight")}
     assert main(["run", *command_line(flags(model="HLLM", **given, mirm_backbone=tmp_path / "backbone"))]) == 0
     result, folder = result_of(capsys.readouterr().out)
+    assert "never trained" not in (folder / "train.log").read_text()
     with safe_open(folder / "best.safetensors", "pt") as file:
         kept = [name for name in file.keys() if name.startswith("model.mirm.")]
     assert result["epochs_run"] == 1 and kept and all("lora_" in name or "trainable_tokens" in name for name in kept)
+
+
+@pytest.mark.parametrize("readout, said", [("cur_item", True), ("mean", False)])
+def test_a_frozen_item_llm_is_not_read_at_an_untrained_token_in_silence(make_data, flags, command_line, capsys, tmp_path, readout, said):
+    make_data(items=True)
+    for folder in ("toy", "backbone"):
+        (tmp_path / folder).mkdir()
+    tiny_backbones.save_text_llama(tmp_path / "backbone", toy_content(tmp_path / "toy"))
+    given = {"model": "HLLM", "mirm_backbone": tmp_path / "backbone", "item_encoding": "cached", "mirm_readout": readout, "mirm_max_tokens": 40}
+    assert main(["run", *command_line(flags(**given))]) == 0
+    folder = result_of(capsys.readouterr().out)[1]
+    assert ("read at a token that was never trained" in (folder / "train.log").read_text()) is said
 
 
 @pytest.mark.parametrize("given", [

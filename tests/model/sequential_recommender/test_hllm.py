@@ -1,6 +1,7 @@
 """HLLM: the loss by hand, text alone, no leak, what is trained and kept, a run that was cut, the commands, bad input."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -52,6 +53,14 @@ def test_the_loss_is_infonce_of_every_position_and_its_prefix(make_data, make, w
 
 def test_scores_are_cosines_over_the_temperature(cosine_scores):
     cosine_scores()
+
+
+def test_the_learned_temperature_is_held_above_a_hundredth_and_comes_back(make_data, make):
+    make_data(items=True)
+    _, prepared, model = make(item_encoding="cached")
+    model.log_temperature.data.fill_(math.log(0.001))
+    model.calculate_loss(next(iter(prepared.loaders[0]))).backward()
+    assert model.log_temperature.item() == pytest.approx(math.log(0.01)) and model.log_temperature.grad < 0  # higher is better: random embeddings
 
 
 def test_an_item_is_its_text_and_pictures_change_nothing(make_data, run):

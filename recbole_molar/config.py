@@ -297,8 +297,10 @@ def _as_it_was_meant(content, file):
     if file.name == CONFIG and file.with_name(LOG).is_file():
         for key in ("use_gpu", "crop_eta", "reorder_beta"):  # until 2026-11-23, what its machine had, and what nothing read
             content.pop(key, None)
+        if content.get("model") == "DuoRec":
+            content.setdefault("same_user_negatives", True)
         if content.get("id_model") == "DuoRec":
-            content.setdefault("id_sim", "dot")
+            content = {"id_sim": "dot", "id_same_user_negatives": True, **content}
         given = len(as_list(content.get("id_weights") or []))
         if content.get("more_id_models") and given not in (0, 1 + len(content["more_id_models"])):
             content["more_id_models"] = None  # until 2026-11-23 they were left out where id_weights stood

@@ -48,6 +48,7 @@ class TransformerKeys(BaseModel, strict=True, extra="ignore"):
     tau: Temperature = None
     sim: Literal["dot", "cos"] = None
     contrast_rows: Count = None
+    same_user_negatives: bool = None
     transform: Annotated[
         Literal["mask_itemseq", "inverse_itemseq"] | None, Field(description="mask_itemseq (BERT4Rec), inverse_itemseq, or ~; no model reads cropped rows")
     ] = None

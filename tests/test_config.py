@@ -295,7 +295,9 @@ def test_the_file_of_an_old_run_is_read_as_it_was_meant(monkeypatch, tmp_path):
     assert Config(config_file_list=[tmp_path / "config.yaml"])["device"].type == "cpu"  # somebody's own file
     (tmp_path / "train.log").touch()
     config = Config(config_file_list=[tmp_path / "config.yaml"])
-    assert config["device"].type == "cuda" and config["id_sim"] == "dot"
+    assert config["device"].type == "cuda" and config["id_sim"] == "dot" and config["id_same_user_negatives"] is True
+    (tmp_path / "config.yaml").write_text("model: DuoRec\ndataset: ml-100k\n")
+    assert Config(config_file_list=[tmp_path / "config.yaml"])["same_user_negatives"] is True
 
 
 def test_what_an_earlier_run_left_out_is_left_out_where_it_goes_on(tmp_path):

@@ -26,7 +26,7 @@ class DuoRec(SASRec):
     the same-target history (`lmd_sem`), `us` both, `us_x` the dropout view and the same-target history (`lmd_sem`; the paper's). Negatives
     are the other embeddings of both views in the batch. Where all positions of a history are trained at once, `contrast_rows` of a
     batch's positions take part, drawn anew each time; in prefix training a row is a position. So a batch holds few users, with many
-    histories each, where the authors' hold as many as rows: histories of one user are no negatives of each other.
+    histories each, where the authors' hold as many as rows: histories of one user are no negatives of each other (but for `same_user_negatives`).
 
     Args:
         config (Config), dataset (HistoryDataset): as for every RecBole model; same-target histories come from training interactions only.
@@ -44,6 +44,7 @@ class DuoRec(SASRec):
             raise ValueError(f"sim={config['sim']}: unknown. Valid: dot, cos.")
         self.contrast, self.dropout_weight, self.same_target_weight = config["contrast"], config["lmd"], config["lmd_sem"]
         self.temperature, self.cosine, self.contrast_rows = config["tau"], config["sim"] == "cos", config["contrast_rows"]
+        self.same_user_negatives = config["same_user_negatives"]
         self.dataset = dataset
 
     @cached_property
@@ -72,7 +73,7 @@ class DuoRec(SASRec):
             "us": [(self.dropout_weight, first_chosen, view), (self.same_target_weight, first_chosen, same_target)],
             "us_x": [(self.same_target_weight, view, same_target)],
         }[self.contrast]
-        contrast = sum(weight * contrast_loss(one, other, self.temperature, self.cosine) for weight, one, other in pairs)
+        contrast = sum(weight * contrast_loss(one, other, self.temperature, self.cosine, self.same_user_negatives) for weight, one, other in pairs)
         return self._next_item_loss(first, targets, interaction), contrast
 
     def _own_contrast_rows(self):
@@ -154,11 +155,12 @@ class SameTargetHistories:
         return self.first_of_user[target_indices.cpu()].to(target_indices.device)
 
 
-def contrast_loss(one, other, temperature, cosine):
+def contrast_loss(one, other, temperature, cosine, same_user=False):
     """NT-Xent over two views of K rows: each of the 2 K embeddings finds its partner among those of other users.
 
     Args:
         one, other (tuple of Tensors): user embeddings [K, H]; owners [K], equal where the user is.
+        same_user (bool): among all others instead.
 
     Returns:
         Tensor: mean over 2 K; log(2 K − 1) when all embeddings are equal and all users different.
@@ -166,5 +168,6 @@ def contrast_loss(one, other, temperature, cosine):
     both, owners = (torch.cat(sides) for sides in zip(one, other, strict=True))  # [2 K, H], [2 K]
     both = F.normalize(both.float(), dim=-1) if cosine else both.float()
     partner = torch.arange(len(both), device=both.device).roll(len(both) // 2)
-    own = (owners[:, None] == owners).scatter(1, partner[:, None], False)  # itself, and the user's other histories
+    own = owners[:, None] == owners  # itself, and the user's other histories
+    own = torch.eye(len(own), dtype=torch.bool, device=own.device) if same_user else own.scatter(1, partner[:, None], False)
     return F.cross_entropy((both @ both.T / temperature).masked_fill(own, float("-inf")), partner)

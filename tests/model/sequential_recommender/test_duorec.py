@@ -45,7 +45,10 @@ def test_histories_of_one_user_are_no_negatives_of_each_other():
     owners, of_other = [7, 7, 8], [7, 9, 8]  # the first row has one view of two positions of user 7, and its partner is its own
     candidates = {0: [3, 2, 4, 5], 1: [4, 2, 5], 2: [5, 0, 1, 3, 4], 3: [0, 2, 4, 5], 4: [1, 0, 2, 3, 5], 5: [2, 0, 1, 3, 4]}  # the partner first
     expected = [-scores[row, columns].log_softmax(0)[0].item() for row, columns in candidates.items()]
-    assert contrast_loss((one, torch.tensor(owners)), (other, torch.tensor(of_other)), 1.0, False).item() == pytest.approx(np.mean(expected), rel=1e-5)
+    sides = (one, torch.tensor(owners)), (other, torch.tensor(of_other))
+    assert contrast_loss(*sides, 1.0, False).item() == pytest.approx(np.mean(expected), rel=1e-5)
+    by_place = contrast_loss((one, torch.arange(3)), (other, torch.arange(3, 6)), 1.0, False)
+    assert contrast_loss(*sides, 1.0, False, same_user=True).item() == by_place.item() != pytest.approx(np.mean(expected), rel=1e-3)
 
 
 @pytest.mark.parametrize("all_positions", [True, False])

@@ -38,9 +38,9 @@ NOT_OF_A_DATA_SET = {
 class Config(RecBoleConfig):
     """RecBole's Config with our YAML files below the user's.
 
-    Order, later wins: RecBole's defaults, `properties/overall.yaml`, the model's YAML (RecBole's, then ours), the parts'
-    YAML (backbone, user encoder, ID model), the data set's YAML (RecBole's, ours, `<data_path>/<dataset>/dataset.yaml`),
-    RecBole's protocol for sequential models, `config_file_list`, `config_dict`.
+    Order, later wins: RecBole's defaults with its YAML of the model and of the data set, `properties/overall.yaml`, our YAML of the model,
+    of its parts (backbone, user encoder, ID model) and of the data set, `<data_path>/<dataset>/dataset.yaml`, RecBole's protocol for
+    sequential models, `config_file_list`, `config_dict`.
 
     Args:
         model (str or class), dataset (str), config_file_list (list), config_dict (dict): as RecBole's; `config_dict`
@@ -168,12 +168,14 @@ class Config(RecBoleConfig):
     def _read_data_sets_own(self, file):
         """The data set's own YAML: it comes with the data, perhaps from a stranger, and may describe them but not choose code or other files."""
         content, lines = read_with_lines(file) if file.is_file() else ({}, {})
+        known = self.known_keys | _keys_of_any_model()
         for key in content:
-            if key in NOT_OF_A_DATA_SET or key in PICKLED:
+            of_id_model = str(key).removeprefix("id_")
+            if {key, of_id_model} & {*NOT_OF_A_DATA_SET, *PICKLED}:
                 text = f"{key}: a data set may not set this. Take the line out; give --{key} on the command line if you want it."
                 raise PropertyError(key, text).locate(places(file, lines))
-            if key not in self.known_keys | _keys_of_any_model() and not self._is_id_model_key(key):
-                hint = did_you_mean(key, {*map(str, self.known_keys), *_keys_of_any_model()})
+            if not {key, of_id_model} & known and not self._is_id_model_key(key):
+                hint = did_you_mean(key, set(map(str, known)))
                 raise UnknownPropertyError(key, f"{key}: unknown property.{hint}").locate(places(file, lines))
         image_dir = Path(str(content.get("item_image_dir", "")))
         if image_dir.is_absolute() or ".." in image_dir.parts:

@@ -36,7 +36,7 @@ SHARED_WITH_ID_MODEL = (
 
 # What it may not have of its own.
 OF_THE_RUNS_DATA = {
-    "rm_dup_inter", "val_interval", "filter_inter_by_user_or_item", "user_inter_num_interval", "item_inter_num_interval", "eval_args",
+    "data_path", "rm_dup_inter", "val_interval", "filter_inter_by_user_or_item", "user_inter_num_interval", "item_inter_num_interval", "eval_args",
     "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD",
 }  # fmt: skip
 
@@ -366,7 +366,7 @@ def _finished_id_model(folder, expected, config, accelerator, split_hash):
         raise bad_value("id_weights", folder, f"a run of {result['model']}, but id_model={config['id_model']}. Set --id_model={result['model']}.")
     if result["split_hash"] != split_hash:
         raise bad_value("id_weights", folder, f"was trained on another split ({result['split_hash']}, here {split_hash}). Run it again on this data.")
-    id_config = Config(config_file_list=[folder / CONFIG], config_dict={"data_path": config.as_yaml()["data_path"]})
+    id_config = Config(config_file_list=[folder / CONFIG], config_dict={"data_path": config.as_yaml()["data_path"], "log_wandb": False})
     id_config["device"] = config["device"]
     if result.get("content_hash") not in (None, feature_hash(id_config)):
         raise bad_value("id_weights", folder, "was trained on other features of items or users (content_hash differs). Run it again on this data.")

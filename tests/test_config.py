@@ -145,6 +145,17 @@ def test_dataset_yaml_beside_the_data(tmp_path):
     assert found["load_col"] == {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "genre"]}
 
 
+def test_a_data_sets_own_yaml_may_tune_the_id_model(tmp_path):
+    """And is read by every model, the ID model among them."""
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "dataset.yaml").write_text("id_n_layers: 3\n")
+    found = config(model="Molar", data_path=str(tmp_path))
+    assert make_id_configs(found)["id_model"]["n_layers"] == 3 and config(model="SASRec", data_path=str(tmp_path))["n_layers"] == 2
+    (tmp_path / "tiny" / "dataset.yaml").write_text("id_n_layerz: 3\n")
+    with pytest.raises(ValueError, match="line 1: id_n_layerz: unknown"):
+        config(model="SASRec", data_path=str(tmp_path))
+
+
 def test_config_files_are_found_in_properties(tmp_path):
     inside = "recipe/paper.yaml"
     for name in (inside, f"properties/{inside}"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from recbole_molar.data.image import ImageStore
+from recbole_molar.data.image import MAX_FILE_BYTES, ImageStore
 from recbole_molar.property_error import PropertyError, bad_value
 
 MODALITIES = ("text", "image")
@@ -51,7 +51,7 @@ class ItemContent:
         A modality that is left out is never read, neither as MIRM's input nor as a text that stage 1 learns to generate.
 
         Args:
-            item_file (Path): RecBole's atomic file, UTF-8, header `name:type`.
+            item_file (Path): RecBole's atomic file, header `name:type`; its columns stand `field_separator` apart, ids in column `id_field`.
             item_ids (list): external id (string) of each internal id; entry 0 is `[PAD]`.
             text_fields (list): columns in prompt order.
             description_field (str, optional): the long text; read last in the prompt whatever its place in `text_fields`.
@@ -145,9 +145,17 @@ def _fingerprint(item):
     digest = hashlib.sha256(json.dumps(list(item.fields.items())).encode())
     if item.image_path is not None:
         digest.update(b"\0image\0")
-        with open(item.image_path, "rb", buffering=0) as file:  # a quarter less time than Path.read_bytes
-            digest.update(hashlib.sha256(file.readall()).digest())
+        digest.update(_picture_hash(item.image_path))
     return digest.hexdigest()
+
+
+def _picture_hash(path):
+    """Of the file's bytes; where it is no picture that is ever read, of that."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # a quarter less time than Path.read_bytes
+            return hashlib.sha256(file.readall()).digest() if os.fstat(file.fileno()).st_size <= MAX_FILE_BYTES else b"too large"
+    except OSError:
+        return b"unreadable"
 
 
 def check_modalities(modalities):

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from recbole_molar.doctor.rehearsal import GIB, free_memory
-from recbole_molar.lookup import available
+from recbole_molar.lookup import built_here
 from recbole_molar.quick_start import stages_of
 
 FP32_PER_STORED = 2  # published weights are bf16, ours are fp32
@@ -22,8 +22,7 @@ def build_here(config, content):
         ValueError: what a run would stop with.
     """
     name, build_mirm = str(config["mirm_backbone"]), stages_of(config.model_class).build_mirm
-    parts = available("model.backbone")
-    if name in parts or any(path.rpartition(".")[2] == name for path in parts.values()):
+    if built_here(name):
         return build_mirm(config, content), {"name": name}
     folder = local_folder(name)
     if folder is None:

@@ -42,7 +42,7 @@ def compare(estimate, finished):
             rows[name] = _row(None, None, stage["about"])
             continue
         estimated = stage.get("seconds")
-        if name == "item_embedding" and measured and result.get("stage_1", {}).get("reused") and measured < estimated / 10:
+        if name == "item_embedding" and measured and result.get("stage_1", {}).get("reused") and estimated and measured < estimated / 10:
             measured, note = None, "reused"
         if epochs is not None and "epoch_seconds" in stage:
             share = stage["validations"] / max(stage["epochs"], 1)
@@ -63,7 +63,7 @@ def _measured(name, result):
     if name == "mirm_finetune":
         stage_1 = result.get("stage_1", {})
         return (stage_1.get("seconds"), None, "of the run that made it") if stage_1.get("reused") else (seconds, None, "")
-    if name in ("id_model", "tuning"):
+    if name == "tuning" or name.startswith("id_model"):
         notes = result.get(name, {})
         return (None, None, "reused") if notes.get("reused") else (seconds, notes.get("epochs_run"), "" if "epochs_run" in notes else "at most")
     return seconds, result.get("epochs_run") if name == result["model"] else None, ""

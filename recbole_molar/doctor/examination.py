@@ -77,7 +77,7 @@ def _look(config, report, folder, finished):
     """Fill the report, section by section; what stops a run stops it too."""
     init_seed(config["seed"], config["reproducibility"])
     accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu", gpu_id=config["gpu_id"])
-    config["device"] = accelerator.device
+    config["device"], config["log_wandb"] = accelerator.device, False  # nothing here is a run
     free, total = free_memory(config["device"])
     report["machine"] = {**machine(), "device": str(config["device"]), "free_gib": round(free, 2), "total_gib": round(total, 2), "versions": versions()}
     prepared = prepare(config)

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from recbole_molar.data.item_content import EXTENSIONS
+from recbole_molar.data.item_content import EXTENSIONS, encoding_of
 from recbole_molar.doctor.data_report import some
 
 
@@ -17,7 +17,7 @@ def id_report(config, raw):
     interacted, file = set(raw["item"].dropna()), folder / f"{config['dataset']}.item"
     report, listed = {"interactions": len(interacted)}, Counter()
     if file.is_file():
-        listed = _listed_ids(file, config["field_separator"], config["ITEM_ID_FIELD"])
+        listed = _listed_ids(file, config["field_separator"], config["ITEM_ID_FIELD"], encoding_of(file, config["encoding"]))
         report.update(
             item_file=len(listed), without_row=some(interacted - listed.keys()), without_interaction=some(listed.keys() - interacted),
             repeated=some(name for name, count in listed.items() if count > 1),
@@ -29,10 +29,10 @@ def id_report(config, raw):
     return report
 
 
-def _listed_ids(file, separator, id_field):
+def _listed_ids(file, separator, id_field, encoding):
     """How often each id stands in the `.item` file. What is wrong with the file otherwise, a run's own reader says."""
     found = Counter()
-    with open(file, encoding="utf-8-sig", errors="replace", newline="\n") as lines:
+    with open(file, encoding=encoding, errors="replace", newline="\n") as lines:
         columns = [name.rpartition(":")[0] or name for name in lines.readline().rstrip("\r\n").split(separator)]
         if id_field in columns:
             place = columns.index(id_field)

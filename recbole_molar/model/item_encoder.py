@@ -67,7 +67,7 @@ def hash_weights(digest, model):
     """Feed a module's parameters, with their names, to a hash."""
     for name, value in sorted(model.named_parameters()):
         digest.update(name.encode())
-        digest.update(whole_tensor(value.detach()).cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(whole_tensor(value.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def some_items(parts, most):

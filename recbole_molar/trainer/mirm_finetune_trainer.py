@@ -326,14 +326,16 @@ class MIRMFinetuneTrainer:
             self.log.warning("%s belongs to other stage-1 settings; stage 1 starts anew.", self._checkpoint)
             return None
         try:
+            position, rng = meta["position"], meta["rng"]
+            where = position["epoch"] + 1, position["batch"]
             restore_optimizer(self.optimizer, tensors, meta["optimizer"])
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             self.log.warning("%s: %s Stage 1 starts anew.", self._checkpoint, error)
             return None
         weights = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
         self.mirm.load_weights(weights, self._checkpoint)
         rest = {name[len("rest.") :]: value for name, value in tensors.items() if name.startswith("rest.")}
         self.objective.load_state_dict(rest, strict=False)
-        restore_rng(tensors, meta["rng"])
-        self.log.info("Stage 1 goes on at epoch %d, batch %d.", meta["position"]["epoch"] + 1, meta["position"]["batch"])
-        return meta["position"]
+        restore_rng(tensors, rng)
+        self.log.info("Stage 1 goes on at epoch %d, batch %d.", *where)
+        return position

@@ -1,9 +1,11 @@
 """Item content: exact text, images by id, and errors that say what to do."""
 
+from dataclasses import replace
+
 import pytest
 from toy_items import toy_content, write_content
 
-from recbole_molar.data.item_content import ItemContent
+from recbole_molar.data.item_content import ItemContent, _fingerprint
 
 
 def read(file, ids, fields=("title",), **options):
@@ -89,6 +91,15 @@ def test_fingerprints_follow_text_and_image(tmp_path):
     item_ids = ["[PAD]", *(f"i{item}" for item in range(1, 13))]
     after = ItemContent.read(file, item_ids, ["plot", "title", "genre"], "plot", image_dir=tmp_path / "images").fingerprints()
     assert [item for item in range(13) if before[item] != after[item]] == [1, 5]
+
+
+def test_a_picture_that_is_too_large_or_gone_has_a_fingerprint_without_being_read(tmp_path, monkeypatch):
+    content = toy_content(tmp_path)
+    paths = [item.image_path for item in content.items if item.image_path is not None]
+    monkeypatch.setattr("recbole_molar.data.item_content.MAX_FILE_BYTES", 10)
+    assert len({_fingerprint(replace(content.items[1], image_path=path)) for path in paths}) == 1 and len(paths) > 1
+    paths[0].unlink()
+    assert _fingerprint(replace(content.items[1], image_path=paths[0])) != _fingerprint(replace(content.items[1], image_path=paths[1]))
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path, caplog):

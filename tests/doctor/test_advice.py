@@ -69,3 +69,14 @@ def test_estimate_and_measurement_are_for_the_same_epochs():
     assert found["stages"]["Molar"] == {"estimated": 51.0, "measured": 102.0, "ratio": 0.5, "note": "epochs: 2"}
     assert found["stages"]["mirm_finetune"]["ratio"] == 1.5 and found["stages"]["item_embedding"]["note"] == "reused"
     assert found["stages"]["test"]["ratio"] == found["peak_gib"]["ratio"] == 0.5 and found["same_model"]
+
+
+def test_another_id_model_and_a_stage_that_did_not_fit_are_compared_too():
+    id_model = {"seconds": 60.0, "epochs": 60, "validations": 60, "epoch_seconds": 1.0, "validation_seconds": 0.0, "once_seconds": 0.0, "peak_gib": 1.0}
+    stages = {"id_model_GRU4Rec": id_model, "item_embedding": {"does_not_fit": "out of memory", "peak_gib": 9.0}}
+    result = {
+        "model": "Molar", "seconds": {"id_model_GRU4Rec": 12.5, "item_embedding": 3.0}, "id_model_GRU4Rec": {"epochs_run": 10, "reused": False},
+        "stage_1": {"reused": True}, "peak_memory": {"cpu": 4.0},
+    }  # fmt: skip
+    found = compare({"stages": stages, "peak_gib": 2.0, "parameters": 7}, Finished(None, result))["stages"]
+    assert found["id_model_GRU4Rec"]["ratio"] == 0.8 and found["item_embedding"]["estimated"] is None

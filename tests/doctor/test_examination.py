@@ -33,6 +33,13 @@ def doctor(capsys, command_line):
     return call
 
 
+def test_nothing_is_uploaded(make_data, flags, doctor):
+    """Wandb, which is not installed here, is not asked for: the doctor's trainings are no run."""
+    make_data()
+    code, _, err, report = doctor(flags(model="SASRec", log_wandb=True))
+    assert code == 0 and err == "" and report["error"] is None
+
+
 def test_molar_on_data_with_defects(make_data, flags, doctor, tmp_path):
     data_path = make_data(items=True, images=True)
     items, images = data_path / "tiny" / "tiny.item", data_path / "tiny" / "images"

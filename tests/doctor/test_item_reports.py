@@ -32,7 +32,7 @@ def config(tmp_path):
         (folder / "images" / name).write_bytes(b"")
     return {
         "data_path": str(folder), "dataset": "shop", "field_separator": "\t", "ITEM_ID_FIELD": "item_id", "item_image_dir": "images",
-        "item_text_fields": ["title", "plot"], "item_modalities": ["text", "image"],
+        "item_text_fields": ["title", "plot"], "item_modalities": ["text", "image"], "encoding": None,
     }
 
 
@@ -43,6 +43,12 @@ def test_ids_are_counted_each_way(config):
         "repeated": {"count": 1, "examples": ["b"]}, "pictures": 2, "without_picture": {"count": 2, "examples": ["b", "z"]},
         "picture_of_no_item": {"count": 1, "examples": ["stray"]},
     }
+
+
+def test_ids_that_are_not_utf8_are_read_in_the_data_sets_encoding(config, tmp_path):
+    (tmp_path / "shop" / "shop.item").write_bytes("item_id:token\ncafé\n".encode("latin-1"))
+    report = id_report({**config, "encoding": "latin-1"}, pd.DataFrame({"item": ["café"]}))
+    assert report["without_row"]["count"] == report["without_interaction"]["count"] == 0
 
 
 def test_text_is_measured_and_what_is_cut(config):

@@ -94,6 +94,8 @@ INTER = {
     "a data set that names code": (own_yaml("user_encoder: os.system\n"), "dataset.yaml, line 1: user_encoder: a data set may not set this"),
     "a data set that writes elsewhere": (own_yaml("output_dir: /tmp\n"), "dataset.yaml, line 1: output_dir: a data set may not set this"),
     "a data set that uploads": (own_yaml("log_wandb: True\n"), "dataset.yaml, line 1: log_wandb: a data set may not set this"),
+    "a data set whose ID model uploads": (own_yaml("id_log_wandb: True\n"), "dataset.yaml, line 1: id_log_wandb: a data set may not set this"),
+    "a data set whose ID model reads elsewhere": (own_yaml("id_data_path: /tmp\n"), "dataset.yaml, line 1: id_data_path: a data set may not set this"),
     "a data set with others' pictures": (own_yaml("item_image_dir: ../../home\n"), "dataset.yaml, line 1: item_image_dir=../../home: .*below its folder"),
     "a data set with a misspelt key": (own_yaml("\nitem_txt_fields: [title]\n"), "dataset.yaml, line 2: item_txt_fields: .* Did you mean item_text_fields"),
     "a folder for dataset.yaml": (own_yaml("- 1\n"), "dataset.yaml: found a list"),

@@ -39,7 +39,7 @@ class MolarRun:
             given["mirm_weights"] = str(weights_file(str(folder)))
         config = Config(config_file_list=[folder / CONFIG], config_dict=given)
         accelerator = make_accelerator(config["precision"], use_cpu=config["device"].type == "cpu", gpu_id=config["gpu_id"])
-        config["device"] = accelerator.device
+        config["device"], config["log_wandb"] = accelerator.device, False
         self.prepared = prepare(config)
         mirm = build_mirm(config, read_content(config, self.prepared.dataset))
         if config["item_encoding"] == "end_to_end":  # the table is in the checkpoint

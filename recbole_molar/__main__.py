@@ -12,7 +12,7 @@ USAGE = """usage: python -m recbole_molar run --model=NAME --dataset=NAME [--con
        python -m recbole_molar compare --models=A,B,... --dataset=NAME [--seeds=N] [--reference=A] [--jobs=N] [--tune-trials=N]
                                        [--report=False] [any option of run]
        python -m recbole_molar tune --model=NAME --dataset=NAME --space=FILE [--trials=N] [--sampler=tpe|grid|random] [--pruning=False] [any option of run]
-       python -m recbole_molar paper-table --table=NAME --dataset=NAME [--seeds=N] [--jobs=N] [any option of run]
+       python -m recbole_molar paper-table --table=NAME --dataset=NAME [--rows=[A,B]] [--seeds=N] [--jobs=N] [--report=False] [any option of run]
        python -m recbole_molar show-config --model=NAME --dataset=NAME [--key=WORD] [any option of run]
 
 run trains and evaluates a model. doctor takes a minute: it says what is wrong with the data, and how long a run takes on this machine.
@@ -23,6 +23,11 @@ paper-table runs the rows of one table of the paper and sets its figures beside 
 show-config prints every property of a run and where its value comes from.
 Values are YAML; --key=value and --key value both work. Properties and what they mean: properties/*.yaml.
 Example: python run_recbole_molar.py --model=Molar --dataset=ml-100k"""
+
+LESS_MEMORY = (
+    "Set gradient_checkpointing=True, mirm_tuning=lora, or a smaller mirm_finetune_batch_size, mirm_encode_batch_size, train_batch_size or eval_batch_size; "
+    "doctor says what each stage needs. Finished stages are kept, and found again."
+)
 
 
 def main(arguments=None):
@@ -51,7 +56,10 @@ def main(arguments=None):
         return _report("interrupted; go on with --resume=<run folder>, with compare and tune by the same command", 130, False)
     except (ValueError, NotImplementedError) as error:
         return _report(f"error: {error}", 2, debug)
-    except Exception as error:  # the last resort: say what broke in a line, keep the traceback for those who ask
+    except Exception as error:
+        if any(words in str(error) for words in ("out of memory", "can't allocate memory")):  # torch's, on a GPU and on a CPU
+            return _report(f"error: {' '.join(str(error).split())[:300]} {LESS_MEMORY}", 1, debug)
+        # The last resort: say what broke in a line, keep the traceback for those who ask.
         return _report(f"unexpected {type(error).__name__}: {error}\nShow the traceback with --debug=True.", 1, debug)
 
 

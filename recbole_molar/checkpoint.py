@@ -73,7 +73,12 @@ def save_tensors(path, tensors, meta=None):
         tensors (dict): name -> tensor, any device; tied tensors are stored once for each name.
         meta (dict): anything JSON can hold.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    contiguous, storages = {}, set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        contiguous[name] = tensor.clone() if storage in storages else tensor  # a large model's weights need not be held twice
+        storages.add(storage)
     metadata = {"meta": json.dumps(meta or {})}
     write_atomic(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
 

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-from datetime import timedelta
 from logging import getLogger
 
 import torch
@@ -11,10 +10,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
 
-from recbole_molar.processes import n_processes
+from recbole_molar.processes import WAIT_AT_MOST, n_processes
 from recbole_molar.sharding import shards_wanted, without_accelerates_plugin
 
-WAIT_AT_MOST = timedelta(hours=12)  # of one process for the others: while another run, or the main process alone, is at a stage
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 
 
@@ -78,12 +76,17 @@ def take_gpu(gpu_id):
         getLogger().warning("gpu_id=%s: this process sees %d of them, counted from 0; taking the first.", gpu_id, n_gpus)
 
 
-def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=False, gpu_id=0):
+def computes_bf16(precision, cpu):
+    """What the property `precision` comes to on the CPU, or on this process's GPU: bf16 where it has it (a GPU from compute capability 8 on), or is told to."""
+    native = has_cpu_bf16() if cpu else torch.cuda.get_device_capability()[0] >= 8  # before, bf16 is emulated
+    return precision == "bf16" or (precision == "auto" and native)
+
+
+def make_accelerator(precision="auto", use_cpu=False, gpu_id=0):
     """Build the Accelerator of a run.
 
     Args:
         precision (str): `auto` (bf16 where the device has it), `bf16` or `fp32`.
-        gradient_accumulation_steps (int): batches for each optimizer step.
         use_cpu (bool): stay on the CPU even where there is a GPU.
         gpu_id (int or str): which GPU, where this is the only process of the run.
 
@@ -95,15 +98,14 @@ def make_accelerator(precision="auto", gradient_accumulation_steps=1, use_cpu=Fa
     cpu = use_cpu or not torch.cuda.is_available()
     if not cpu and int(os.environ.get("WORLD_SIZE", 1)) == 1:
         take_gpu(gpu_id)
-    native = has_cpu_bf16() if cpu else torch.cuda.is_bf16_supported()
-    mixed = "bf16" if precision == "bf16" or (precision == "auto" and native) else "no"
+    mixed = "bf16" if computes_bf16(precision, cpu) else "no"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     between_processes = [
         # A task, or a batch without pictures, leaves parts of a model out; buffers (the item table) are kept equal by those who change them.
         DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=WAIT_AT_MOST),
     ]
-    accumulation = GradientAccumulationPlugin(num_steps=gradient_accumulation_steps)  # as a plain number, a launch configuration's would win over it
+    accumulation = GradientAccumulationPlugin(num_steps=1)  # ours is our own; as a plain number, a launch configuration's would win over it
     if n_processes() == 1 and AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
         AcceleratorState._reset_state()  # of an earlier run in this process, such as a trial of a search
     with without_accelerates_plugin():

@@ -7,7 +7,6 @@ from logging import getLogger
 from pathlib import Path
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
-from recbole_molar.data.item_content import check_modalities
 from recbole_molar.model.content_encoder.compact_image import CompactImage
 from recbole_molar.model.content_encoder.compact_text import CompactText
 from recbole_molar.model.content_encoder.image_encoder import ImageEncoder
@@ -25,8 +24,7 @@ COMPACT_VERSION = 1  # raise it with any change of the compact encoders or of th
 
 
 def check_parts(config, n_items):
-    """Find out about bad properties before any work; raises ValueError where there is no such modality."""
-    check_modalities(as_list(config["item_modalities"]))
+    """Nothing that the schema of properties has not checked."""
 
 
 def build(config, prepared, content, accelerator, folder, train_id_model=None, train_once=None):

@@ -4,7 +4,7 @@ from recbole_molar.checkpoint import write_text
 from recbole_molar.command_line import properties_dir, read_yaml
 from recbole_molar.compare.comparison import carry_out, options_of
 from recbole_molar.compare.runs import parse_models
-from recbole_molar.compare.tables import aligned, notes
+from recbole_molar.compare.tables import aligned, markdown, mean_text, notes
 from recbole_molar.lookup import did_you_mean
 
 
@@ -30,10 +30,9 @@ def paper_table(arguments):
     found, folder, report = carry_out(entries, paper if paper in labels else labels[-1], given, origins, **own)
     lines = layout(table, rows, found)
     remarks = [*notes(found, tested=False), *(f"{label}: by {text}." for label, text in made.items())]
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    markdown = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
-    write_text(folder / "paper_table.md", f"# {table['title']}, {found['dataset']}\n\n{markdown}\n\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n")
-    return f"{table['title']}, {found['dataset']}\n\n{aligned(lines)}\n\n" + "\n".join(remarks) + f"\n{report}{folder}", 1 if found["failed"] else 0
+    title = f"{table['title']}, {found['dataset']}"
+    write_text(folder / "paper_table.md", "\n\n".join([f"# {title}", markdown(lines), "\n".join(f"- {remark}" for remark in remarks)]) + "\n")
+    return f"{title}\n\n{aligned(lines)}\n\n" + "\n".join(remarks) + f"\n{report}{folder}", 1 if found["failed"] else 0
 
 
 def table_names():
@@ -109,8 +108,7 @@ def layout(table, rows, found):
         cells = []
         for column in table["columns"]:
             spread = ours[label]["test"].get(column) if label in ours else None
-            deviation = "" if not spread or spread["std"] is None else f" ± {spread['std']:.4f}"
-            cells += [f"{spread['mean']:.4f}{deviation}" if spread else "-", f"{published[column]:.4f}" if column in published else "-"]
+            cells += [mean_text(spread) if spread else "-", f"{published[column]:.4f}" if column in published else "-"]
         lines.append([label, *cells])
     return lines
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+WAIT_AT_MOST = timedelta(hours=12)  # of one process for the others: while another run, or the main process alone, is at a stage
 _stands_in = False  # see standing_in
 
 
@@ -127,9 +128,11 @@ def _all_rows(rows):
 
 
 @functools.cache
-def _backward_group():
+def _backward_group(device):
     """A group of its own, for what is exchanged inside a backward pass: DistributedDataParallel's exchanges there come in another order."""
-    return dist.new_group()
+    group = dist.new_group(timeout=WAIT_AT_MOST)
+    dist.all_reduce(torch.zeros(1, device=device), group=group)  # it connects here, not inside that pass
+    return group
 
 
 class _Gathered(torch.autograd.Function):
@@ -139,7 +142,7 @@ class _Gathered(torch.autograd.Function):
     def forward(ctx, rows):
         everything, sizes = _all_rows(rows)
         start = sum(sizes[: process_index()])
-        ctx.own, ctx.group = slice(start, start + len(rows)), _backward_group()
+        ctx.own, ctx.group = slice(start, start + len(rows)), _backward_group(rows.device)
         return everything
 
     @staticmethod

@@ -1,6 +1,7 @@
 """The story, top to bottom: data -> item content -> MIRM (stage 1) -> table -> ID model -> recommender (stage 2) -> evaluation."""
 
 import contextlib
+import gc
 import hashlib
 import importlib.util
 import time
@@ -111,6 +112,7 @@ def _carry_out(config, prepared, content, accelerator, folder, after_validation)
         if (folder.path / LAST).is_file():  # before any stage is repeated
             check_same_data(folder.path / LAST, prepared.dataset.split_hash(), folder.notes["content_hash"])
         model = build_model(config, prepared, content, accelerator, folder)
+        gc.collect()  # MIRM, where it is not trained on, holds itself
         trainer = train(config, prepared, model, accelerator, folder, folder.path, config["model"], validated)
         if validated:
             return {"run_folder": folder.path, "split_hash": prepared.dataset.split_hash(), **outcome(trainer), **folder.notes}

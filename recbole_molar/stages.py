@@ -8,7 +8,8 @@ import torch
 
 from recbole_molar import compat  # noqa: F401  (must come before RecBole)
 from recbole_molar.checkpoint import load_tensors, read_json
-from recbole_molar.data.item_content import ItemContent, check_modalities, encoding_of, read_header
+from recbole_molar.data.item_content import ItemContent, encoding_of, read_header
+from recbole_molar.device import computes_bf16
 from recbole_molar.lookup import built_here, find_class
 from recbole_molar.model.fused_layers import fuse_layers
 from recbole_molar.model.id_model.id_model import IDModel, IDModels
@@ -141,6 +142,8 @@ def build_mirm(config, content):
         **options,
     )
     _check_user_encoder(config, mirm.backbone)
+    if not mirm.own_tokenizer and not shards_wanted() and computes_bf16(config["precision"], config["device"].type == "cpu"):
+        mirm.backbone.hold_frozen_in_bf16()
     if weights:
         mirm.load_finished(weights)
         if mirm.own_tokenizer and not tokenizer:
@@ -234,12 +237,10 @@ def check_parts(config, n_items):
     """Find out about misspelt parts before any work.
 
     Raises:
-        PropertyError: a fine-tuning task, user encoder or weights file that does not exist; no such modality; 4 bits that cannot be had; EASE over too
-            many items.
+        PropertyError: a fine-tuning task, user encoder or weights file that does not exist; 4 bits that cannot be had; EASE over too many items.
     """
     if config["ease_fusion_weight"]:
         check_size("ease_fusion_weight", config["ease_fusion_weight"], n_items)
-    check_modalities(as_list(config["item_modalities"]))
     refuse_content_model(config)
     check_quantization(config["mirm_quantization"], config["mirm_tuning"], config["device"].type, bool(built_here(config["mirm_backbone"])))
     weights_file(config["mirm_weights"])

@@ -107,7 +107,7 @@ def _sampled_from(dataset, training_part):
 
 
 def data_preparation(config, dataset):
-    """Split by leave-one-out and build the three loaders.
+    """Split, as `eval_args` says, and build the three loaders.
 
     Returns:
         tuple: train, validation and test loaders.

@@ -20,6 +20,14 @@ def test_tensors_and_meta_come_back(tmp_path):
     assert meta == {"epoch": 3, "best": -float("inf"), "text": "ünïcode", "rate": 0.1 + 0.2}
 
 
+def test_a_tensor_under_two_names_is_written_twice_and_others_are_not_copied(tmp_path, monkeypatch):
+    values, copies, clone = torch.randn(5, 3), [], torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, "clone", lambda self, **given: copies.append(self.shape) or clone(self, **given))
+    save_tensors(tmp_path / "x.safetensors", {"a": values, "b": values, "c": values.T, "d": torch.zeros(2)})
+    tensors, _ = load_tensors(tmp_path / "x.safetensors")
+    assert torch.equal(tensors["a"], values) and torch.equal(tensors["b"], values) and torch.equal(tensors["c"], values.T) and len(copies) == 1
+
+
 @pytest.mark.parametrize("old", [None, b"old"])
 def test_a_writer_that_fails_leaves_the_old_file_or_none(tmp_path, old):
     path = tmp_path / "file"

@@ -235,6 +235,13 @@ def test_traceback_only_when_asked_for(make_data, flags, run, monkeypatch):
     code, _, err = run(flags())
     assert code == 1 and err == "unexpected KeyError: 'boom'\nShow the traceback with --debug=True.\n"
 
+    def too_large(*args, **kwargs):
+        torch.empty(10**17)
+
+    monkeypatch.setattr("recbole_molar.quick_start.train", too_large)
+    code, _, err = run(flags())
+    assert code == 1 and err.startswith("error: ") and "allocate memory" in err and "Set gradient_checkpointing=True" in err and "unexpected" not in err
+
 
 def test_help_and_unknown_command(capsys):
     assert main([]) == main(["--help"]) == main(["run", "--help"]) == 0

@@ -1,5 +1,6 @@
 """Molar by the whole command: one changed item, kill -9 in each stage, modalities, end to end, bad input."""
 
+import gc
 import json
 import shutil
 import signal
@@ -9,8 +10,10 @@ import pytest
 from safetensors import safe_open
 from test_main import result_of, start
 
+from recbole_molar import quick_start
 from recbole_molar.__main__ import main
 from recbole_molar.checkpoint import load_tensors, save_tensors
+from recbole_molar.model.mirm import MIRM
 from recbole_molar.stages import text_columns
 
 SMALL = {
@@ -47,6 +50,27 @@ def test_one_changed_item_costs_one_pass(make_data, run, changed):
         log = (folder / "train.log").read_text()
         assert ("1 computed, 29 reused" if given == weights else "0 computed, 30 reused") in log and "held-out loss" not in log
         assert second["stage_1"] == {"weights": weights, "reused": True}
+
+
+@pytest.mark.parametrize("encoding, left", [("cached", 0), ("end_to_end", 1)])
+def test_mirm_is_gone_before_stage_2_where_it_is_not_trained_on(make_data, run, monkeypatch, encoding, left):
+    """A large one would stay on the GPU beside DUEG and its optimizer: its parts refer to each other, and nothing else looks for such."""
+    make_data(items=True, images=True)
+    alive, train = [], quick_start.train
+
+    def counted(*given):
+        alive.append(sum(type(thing) is MIRM for thing in gc.get_objects()))
+        return train(*given)
+
+    gc.collect()
+    gc.disable()
+    monkeypatch.setattr(quick_start, "train", counted)
+    try:
+        before = sum(type(thing) is MIRM for thing in gc.get_objects())
+        assert run(align_weight=0, item_encoding=encoding, epochs=1)[0] == 0
+    finally:
+        gc.enable()
+    assert [number - before for number in alive] == [left]
 
 
 @pytest.mark.parametrize("tasks, options, wanted", [

@@ -263,7 +263,6 @@ def test_accumulation_is_the_runs_own(monkeypatch):
     accelerator = device.make_accelerator("fp32", use_cpu=True)
     accelerator.backward(8 * weight)
     assert accelerator.gradient_accumulation_steps == 1 and weight.grad == 8
-    assert device.make_accelerator("fp32", 3, use_cpu=True).gradient_accumulation_steps == 3
 
 
 def test_runs_of_one_process_may_differ_in_precision():
@@ -283,12 +282,19 @@ def test_an_error_of_one_process_ends_all_and_is_told_once(data, tmp_path):
     assert "result.json" not in out and not list(tmp_path.glob("saved/**/result.json"))
 
 
+@pytest.mark.parametrize("capability, has_it", [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_bf16_is_taken_where_a_gpu_has_it(monkeypatch, capability, has_it):
+    """Older ones emulate it, slower than float32."""
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    assert device.computes_bf16("auto", cpu=False) is has_it and device.computes_bf16("bf16", cpu=False) and not device.computes_bf16("fp32", cpu=False)
+
+
 @pytest.mark.parametrize("gpu_id, world, taken, told", [
     ("0", None, [0], False), ("1,0", None, [1], False), (1, "1", [1], False), ("3", None, [], True), ("1", "2", [], False),
 ])
 def test_the_gpu_that_was_chosen_is_taken(monkeypatch, caplog, gpu_id, world, taken, told):
     calls = []
-    for name, value in {"is_available": lambda: True, "device_count": lambda: 2, "is_bf16_supported": lambda: True, "set_device": calls.append}.items():
+    for name, value in {"is_available": lambda: True, "device_count": lambda: 2, "get_device_capability": lambda: (8, 0), "set_device": calls.append}.items():
         monkeypatch.setattr(f"torch.cuda.{name}", value)
     monkeypatch.setattr(device, "Accelerator", lambda **options: SimpleNamespace(distributed_type=DistributedType.NO))
     monkeypatch.delenv("WORLD_SIZE", raising=False)

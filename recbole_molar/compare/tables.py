@@ -29,10 +29,15 @@ def as_markdown(found):
     """For a README or an issue."""
     blocks = [f"# {found['dataset']}"]
     for title, rows in sections(found, bold="**{}**", underlined="<u>{}</u>"):
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-        rule = ["---", *["---:"] * (len(rows[0]) - 1)]
-        blocks.append("\n".join([f"## {title}", "", *(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])]))
+        blocks.append(f"## {title}\n\n{markdown(rows)}")
     return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in notes(found))]) + "\n"
+
+
+def markdown(rows):
+    """A table of Markdown out of rows of text, the first the header."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 
 
 def as_csv(found):
@@ -99,14 +104,15 @@ def _accuracy(found, bold, underlined, star):
     for model in found["models"]:
         row = [model["label"], str(len(model["seeds"]))]
         for metric in found["metrics"]:
-            cell = _mean(model["test"][metric]) + (star if (model["label"], metric) in stars else "")
+            cell = mean_text(model["test"][metric]) + (star if (model["label"], metric) in stars else "")
             place = [other["label"] for other in order[metric]].index(model["label"])
             row.append((bold if place == 0 else underlined if place == 1 else "{}").format(cell))
-        rows.append([*row, _mean(model["valid"][found["valid_metric"]])])
+        rows.append([*row, mean_text(model["valid"][found["valid_metric"]])])
     return rows
 
 
-def _mean(spread):
+def mean_text(spread):
+    """Mean and standard deviation, where there are several seeds."""
     return f"{spread['mean']:.4f}" + ("" if spread["std"] is None else f" ± {spread['std']:.4f}")
 
 

@@ -24,7 +24,8 @@ def free_memory(device):
     """GiB that this process can still take on the device, and GiB in all."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info()
-        return free / GIB, total / GIB
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by PyTorch, to be used again
+        return (free + kept) / GIB, total / GIB
     memory = psutil.virtual_memory()
     return memory.available / GIB, memory.total / GIB
 

@@ -102,16 +102,16 @@ class ItemEmbedding:
         for start in range(0, len(missing), stretch):
             items = missing[start : start + stretch]
             own = own_part(items)
-            for chosen, batch in mirm.collator.batches(own, batch_size):
-                with accelerator.autocast() if accelerator else contextlib.nullcontext():
+            with accelerator.autocast() if accelerator else contextlib.nullcontext():  # which casts trained weights once for all batches
+                for chosen, batch in mirm.collator.batches(own, batch_size):
                     rows = mirm(batch)
-                _check_finite(rows, [mirm.content.items[own[place]].id for place in chosen])
-                for place, row in zip(chosen, rows.float().cpu()):
-                    known[marks[own[place]]] = row
-                progress.update(len(chosen) * n_processes())
-                if time.time() - saved > 60 * self.save_minutes:
-                    self._write(path, known)
-                    saved = time.time()
+                    _check_finite(rows, [mirm.content.items[own[place]].id for place in chosen])
+                    for place, row in zip(chosen, rows.float().cpu()):
+                        known[marks[own[place]]] = row
+                    progress.update(len(chosen) * n_processes())
+                    if time.time() - saved > 60 * self.save_minutes:
+                        self._write(path, known)
+                        saved = time.time()
             if n_processes() > 1:
                 rows = torch.stack([known[marks[item]] for item in own]) if own else torch.zeros(0, mirm.embedding_dim)
                 rows = gathered(rows.to(accelerator.device)).cpu()

@@ -1,6 +1,5 @@
 """Stage 1: tunes MIRM on the fine-tuning tasks, with a held-out loss before and after and a checkpoint that resumes exactly."""
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -71,7 +70,7 @@ class MIRMFinetuneTrainer:
     """Fine-tunes MIRM in place; several processes share each batch.
 
     Args:
-        mirm (MIRM): the model. tasks (list): from :func:`make_tasks`. accelerator (Accelerator): device, precision, accumulation.
+        mirm (MIRM): the model. tasks (list): from :func:`make_tasks`. accelerator (Accelerator): device, precision.
         train_histories (list): for each user, training interactions as internal ids in time order.
         folder (Path): for the checkpoint of a run that is cut. cache_dir (Path, optional): finished weights are kept there and
             reused by any run with equal settings.
@@ -90,7 +89,7 @@ class MIRMFinetuneTrainer:
             "samples": samples, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "warmup_ratio": warmup_ratio,
             "weight_decay": weight_decay, "clip_norm": clip_norm, "objective": objective, "bow_weight": bow_weight,
             "contrast_weight": contrast_weight, "temperature": temperature, "max_answer_tokens": max_answer_tokens, "seed": seed,
-            "precision": accelerator.mixed_precision, "accumulation": accelerator.gradient_accumulation_steps,
+            "precision": accelerator.mixed_precision, "accumulation": 1,  # stands in the names of finished files
         }  # fmt: skip
         if view_contrast_weight:
             self.settings["view_contrast_weight"] = view_contrast_weight  # left out at 0: results from before it count on
@@ -198,8 +197,7 @@ class MIRMFinetuneTrainer:
         if position is None:
             position = {"epoch": 0, "batch": 0, "step": 0, "before": self.evaluate(held_out)}
             self._log_losses("before", position["before"])
-        per_epoch = len(self._batches(train, 0))
-        steps = self.settings["epochs"] * -(-per_epoch // self.settings["accumulation"])
+        steps = self.settings["epochs"] * len(self._batches(train, 0))
         for epoch in range(position["epoch"], self.settings["epochs"]):
             self._epoch(epoch, self._batches(train, epoch), position, steps)
         after = self.evaluate(held_out)
@@ -220,35 +218,32 @@ class MIRMFinetuneTrainer:
 
     def _epoch(self, epoch, batches, position, steps):
         instruction = {task.name: task.instruction for task in self.tasks}
-        accumulation, saved, start, sums = self.settings["accumulation"], time.time(), time.time(), {}
+        saved, start, sums = time.time(), time.time(), {}
         self.model.train()
         progress = tqdm(batches, desc=f"Stage 1, epoch {epoch + 1}", unit="batch", initial=position["batch"], disable=bar_off())
         progress.n = first = position["batch"]
         for number in range(first, len(batches)):
             name, samples = batches[number]
-            ends_step = (number + 1) % accumulation == 0 or number + 1 == len(batches)
             own_noise(self.settings["seed"], epoch, number)
             gather(self.model)
-            with contextlib.nullcontext() if ends_step else self.accelerator.no_sync(self.model):
-                with self.accelerator.autocast():
-                    loss, parts = self.model(samples, instruction[name])
-                values = mean_over_processes(torch.stack([loss.detach(), *parts.values()]))
-                if not torch.isfinite(values[0]):
-                    raise ValueError(
-                        f"Stage 1: the loss of {name} is {values[0].item()} in epoch {epoch + 1}, batch {number + 1}. Lower "
-                        f"mirm_finetune_learning_rate={self.settings['learning_rate']}, or set precision=fp32."
-                    )
-                self.accelerator.backward(loss)
+            with self.accelerator.autocast():
+                loss, parts = self.model(samples, instruction[name])
+            values = mean_over_processes(torch.stack([loss.detach(), *parts.values()]))
+            if not torch.isfinite(values[0]):
+                raise ValueError(
+                    f"Stage 1: the loss of {name} is {values[0].item()} in epoch {epoch + 1}, batch {number + 1}. Lower "
+                    f"mirm_finetune_learning_rate={self.settings['learning_rate']}, or set precision=fp32."
+                )
+            self.accelerator.backward(loss)
             for part, value in zip(parts, values[1:], strict=True):
                 sums.setdefault((name, part), []).append(value)
-            if ends_step:
-                self._step(position, steps)
-                position.update(epoch=epoch, batch=number + 1)
-                if position["step"] % TRIM_EVERY == 0:
-                    return_freed_memory()
-                if main_says(time.time() - saved > 60 * self.save_minutes, self.accelerator.device):
-                    self._save(position)
-                    saved = time.time()
+            self._step(position, steps)
+            position.update(epoch=epoch, batch=number + 1)
+            if position["step"] % TRIM_EVERY == 0:
+                return_freed_memory()
+            if main_says(time.time() - saved > 60 * self.save_minutes, self.accelerator.device):
+                self._save(position)
+                saved = time.time()
             progress.update()
             if number + 1 - first == ESTIMATE_AFTER:
                 left = (time.time() - start) / ESTIMATE_AFTER * (len(batches) - number - 1)

@@ -6,7 +6,6 @@ each epoch at once. What a trial took is given back after it. To use more cores 
 
 import gc
 import hashlib
-import os
 import time
 import traceback
 import warnings
@@ -86,8 +85,6 @@ def open_study(given, own):
         raise ValueError(f"--pruning={pruning}: must be True or False.")
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise ValueError(f"--trials={trials}: give how many, a whole number of at least 1.")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("tune trains each trial in one process. Start it without torchrun or accelerate; several times, to use several GPUs.")
     if "resume" in given:
         raise ValueError("--resume: is for run. A study goes on by its same command.")
 

@@ -1,8 +1,9 @@
 """Memory of published backbones by way of tuning, computed: python tests/benchmarks/backbone_memory.py prints README's table.
 
 Models are built without weights, from the sizes of the published configs as written down here (no hub was asked), and their parameters counted.
-Bytes as the code spends them: weights are loaded in float32 (4); what is trained has a gradient (4) and AdamW's two moments (8); in 4 bits a
-weight of a linear layer other than the head takes `NF4`, all others 4. Activations and, under autocast, bfloat16 copies of weights come on top.
+Bytes as the code spends them with `precision: bf16`: what is trained takes 4 for a weight, 4 for its gradient and 8 for AdamW's two moments; frozen weights
+of linear layers take 2, unless the word embeddings share them, in 4 bits `NF4` but for the head, all others 4. Activations and, under autocast,
+bfloat16 copies of trained weights come on top.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from recbole_molar.model.backbone.pretrained import of_text_alone
 
 GIB = 2**30
-WEIGHT, TRAINED = 4, 4 + 4 + 8
+WEIGHT, HELD, TRAINED = 4, 2, 4 + 4 + 8
 NF4 = 1 / 2 + 1 / 64 + 4 / (64 * 256)  # with double quantisation: a scale in 8 bits for 64 weights, one in 32 bits for 256 scales
 RANK, DUEG_LAYERS = 16, 2  # defaults of mirm_lora_rank, dueg_layers
 
@@ -100,7 +101,7 @@ def published():
 
 def count(model, rank=RANK):
     """Parameters by what becomes of them: `all`; `adapter`, LoRA on the decoder's linear layers and [Cur_Item]'s row; `linear`, what 4 bits hold;
-    `dueg` and `decoder`, DUEG with 2 layers and with all."""
+    `held`, what bfloat16 does; `dueg` and `decoder`, DUEG with 2 layers and with all."""
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     shapes = [module.weight.shape for module in decoder.modules() if isinstance(module, nn.Linear)]
     layers = [sum(value.numel() for value in layer.parameters()) for layer in decoder.layers]
@@ -110,6 +111,9 @@ def count(model, rank=RANK):
         "all": sum(value.numel() for value in model.parameters()),
         "adapter": rank * sum(sum(shape) for shape in shapes) + decoder.config.hidden_size,
         "linear": sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear) and module is not head),
+        "held": sum(
+            module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear) and module.weight is not model.get_input_embeddings().weight
+        ),
         "dueg": sum(kept[:DUEG_LAYERS]) + decoder.config.hidden_size,
         "decoder": sum(kept) + decoder.config.hidden_size,
     }
@@ -117,10 +121,11 @@ def count(model, rank=RANK):
 
 def memory(counted):
     """Bytes of weights, gradients and optimizer for each way of tuning, and of DUEG in stage 2."""
+    frozen = WEIGHT * (counted["all"] - counted["held"]) + HELD * counted["held"]
     return {
-        "frozen": WEIGHT * counted["all"],
-        "lora": WEIGHT * counted["all"] + TRAINED * counted["adapter"],
-        "4bit": WEIGHT * (counted["all"] - counted["linear"]) + NF4 * counted["linear"] + TRAINED * counted["adapter"],
+        "frozen": frozen,
+        "lora": frozen + TRAINED * counted["adapter"],
+        "4bit": frozen + (NF4 - HELD) * counted["linear"] + TRAINED * counted["adapter"],
         "full": TRAINED * counted["all"],
         "dueg": TRAINED * counted["dueg"],
         "whole": TRAINED * counted["decoder"],

@@ -67,8 +67,7 @@ def _content(folders, moved, dataset):
         config = Config(model="Molar", dataset=configs[0]["dataset"], config_dict={"data_path": configs[0].as_yaml()["data_path"]})
     for modalities in (["text", "image"], ["text"], ["image"]):  # what people see is no ablation: titles and pictures, whatever MIRM read
         try:
-            config["item_modalities"] = modalities
-            return read_item_content(config, dataset)
+            return read_item_content(config, dataset, modalities)
         except ValueError as error:
             getLogger().debug("report: %s", error)
     return None

@@ -62,6 +62,14 @@ class Backbone(nn.Module):
         self.model = model
         self._last_layer, self._recomputes = ReadRows(self.decoder.layers[-1]), gradient_checkpointing
 
+    def hold_frozen_in_bf16(self):
+        """Keep frozen weights of linear layers in bfloat16, as autocast would cast them in each pass anew, and hold each time for the backward pass."""
+        linear = [module for module in self.model.modules() if isinstance(module, nn.Linear)]
+        shared = {id(weight) for module in self.model.modules() if not isinstance(module, nn.Linear) for weight in module.parameters(recurse=False)}
+        for weight in (module.weight for module in linear):
+            if weight.dtype == torch.float32 and not weight.requires_grad and id(weight) not in shared:
+                weight.data = weight.data.to(torch.bfloat16)
+
     def settings(self):
         """What makes equal weights other functions, such as heads and the scale of LoRA: plain values."""
         return [_without(self.plain.config.to_dict(), NO_FUNCTION), self.lora_alpha if self.tuning == "lora" else None]

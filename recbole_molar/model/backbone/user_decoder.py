@@ -126,4 +126,4 @@ def _weights(part, prefix):
     for name, tensor in part.state_dict().items():
         if not any(name.startswith(f"{other}.") for other in packed):
             weights[name] = tensor
-    return {prefix + name: whole_tensor(tensor.detach()).float() for name, tensor in weights.items()}
+    return {prefix + name: whole_tensor(tensor.detach()).cpu().float() for name, tensor in weights.items()}

@@ -14,6 +14,7 @@ from recbole_molar.model.item_embedding import ItemEmbedding
 from recbole_molar.model.item_encoder import encoded_anew, some_items
 from recbole_molar.model.like_lengths import parts_of_like_lengths
 from recbole_molar.model.loss import nce_loss
+from recbole_molar.processes import from_main
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
@@ -84,6 +85,10 @@ class MIRMRecommender(SequentialRecommender):
             return self.forward(item_seq, lengths, table, gaps)[0][valid_positions(lengths, item_seq.size(1), first)]
 
         return of_all_positions(read, item_seq, item_seq_len, first, *(() if gaps is None else (gaps,)))
+
+    def shared_negatives(self):
+        """`nce_negatives` items for a whole batch, drawn uniformly, the same for all processes: [K]."""
+        return from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=self.device))
 
     def nce(self, user, table, targets, negatives):
         """:func:`nce_loss` of user embeddings [M, D], items [M] and shared negatives [K]; its learned temperature is held at 0.01 or more.

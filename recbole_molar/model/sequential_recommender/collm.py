@@ -12,7 +12,7 @@ from recbole_molar.data.prompt import HistoryPrompt
 from recbole_molar.model.all_positions import position_targets
 from recbole_molar.model.item_encoder import encoded_anew, some_items
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
-from recbole_molar.processes import from_main
+from recbole_molar.processes import gathered, own_part
 from recbole_molar.sharding import gather, whole
 
 WORDS = 65_536  # of the vocabulary, that tell how large a word's embedding is
@@ -57,6 +57,7 @@ class CoLLM(MIRMRecommender):
     """
 
     stages = "recbole_molar.collm_stages"  # what comes before it: see quick_start
+    low_precision_products = False  # see AllPositions
 
     def __init__(self, config, dataset, item_table, mirm, id_model=None):
         super().__init__(config, dataset, item_table, mirm)
@@ -139,7 +140,7 @@ class CoLLM(MIRMRecommender):
             first = (torch.rand(len(first), device=first.device) * (first + 1)).long()
         items, place, valid = self._window(item_seq, item_seq_len, first)  # [B, K] each
         targets = position_targets(item_seq, item_seq_len, interaction[self.POS_ITEM_ID]).gather(1, place)[valid]  # [M]
-        negatives = from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [N'], the same for all processes
+        negatives = self.shared_negatives()  # [N']
         fresh = some_items((targets, negatives), self.end_to_end_items)
         table = encoded_anew(self.encode_items, self.mirm_table, fresh)  # [N, D]
         after = torch.arange(items.size(1), device=items.device).expand_as(items)
@@ -175,7 +176,8 @@ class CoLLM(MIRMRecommender):
         """Read all items once for all batches of an evaluation."""
         gather(self.mirm)  # for the users' prompts, too
         with trainer.accelerator.autocast():
-            self.mirm_table[1:] = self.encode_items(torch.arange(1, self.n_items, device=self.device)).float()
+            own = self.encode_items(own_part(torch.arange(1, self.n_items, device=self.device))).float()
+        self.mirm_table[1:] = gathered(own)
         self._eval_table = self.mirm_table
 
     def parameter_groups(self, config):
@@ -194,7 +196,9 @@ class CoLLM(MIRMRecommender):
         item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         items, _, valid = self._window(item_seq, item_seq_len, (item_seq_len - self.prompt_items).clamp(min=0))
         tokens = None if self.id_model is None else self.user_tokens(interaction)[:, None]
-        return self.queries(items, valid.sum(1, keepdim=True) - 1, tokens)[:, 0].float(), self.mirm_table
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision_products):  # as items are read
+            user = self.queries(items, valid.sum(1, keepdim=True) - 1, tokens)[:, 0]
+        return user.float(), self.mirm_table
 
 
 def prompts_in_one(length, ends, extra):

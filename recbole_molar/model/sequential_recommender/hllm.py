@@ -10,7 +10,6 @@ from recbole_molar.data.dataset import FIRST_TARGET
 from recbole_molar.model.all_positions import trim_and_target
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.model.user_encoder.user_llm import UserLLM
-from recbole_molar.processes import from_main
 
 
 class HLLM(MIRMRecommender):
@@ -49,7 +48,7 @@ class HLLM(MIRMRecommender):
         """InfoNCE over all valid positions of a batch: a scalar."""
         batch, targets = trim_and_target(interaction, self)
         item_seq, item_seq_len = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
-        negatives = from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
+        negatives = self.shared_negatives()  # [K]
         table = self.batch_table(item_seq, targets, negatives)  # [N, D]
         user = self.user_embeddings(item_seq, item_seq_len, batch[FIRST_TARGET], table)  # [M, D]
         return self.nce(user, table, targets, negatives)

@@ -15,7 +15,7 @@ from recbole_molar.model.item_adapter import ItemAdapter, ItemScaling
 from recbole_molar.model.loss import bce_loss, ce_loss
 from recbole_molar.model.sequential_recommender.base import MIRMRecommender
 from recbole_molar.model.sequential_recommender.ease import SetScores
-from recbole_molar.processes import bar_off, from_main, gathered, n_processes, of_whole_batch, own_part
+from recbole_molar.processes import bar_off, gathered, n_processes, of_whole_batch, own_part
 
 MOST_TEACHER_BYTES = 2**31  # of what distillation reads, kept for all training positions; beyond, the ID model computes it in each epoch
 
@@ -117,7 +117,7 @@ class Molar(MIRMRecommender):
         if self.rec_loss == "bce":
             return sample_negatives(targets, self.n_items)  # [M]
         if self.rec_loss == "nce":
-            return from_main(torch.randint(1, self.n_items, (self.n_negatives,), device=targets.device))  # [K], the same for all processes
+            return self.shared_negatives()
         return None
 
     def _teacher(self, batch):

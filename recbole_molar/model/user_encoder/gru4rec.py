@@ -1,5 +1,8 @@
 """GRU4Rec (Hidasi et al., ICLR 2016; Tan et al., DLRS 2016) as a user encoder: a GRU over given item embeddings."""
 
+import contextlib
+
+import torch
 from torch import nn
 
 from recbole_molar.model.user_encoder.base import UserEncoder
@@ -39,5 +42,8 @@ class GRU4Rec(UserEncoder):
 
     def forward(self, item_emb, item_seq_len):
         """See :meth:`UserEncoder.forward`."""
-        hidden, _ = self.gru(self.dropout(item_emb))  # [B, L, hidden_size]
+        item_emb = self.dropout(item_emb)
+        on_gpu = item_emb.is_cuda  # autocast there takes float16 for cuDNN's GRU, whatever its own type
+        with torch.autocast("cuda", enabled=False) if on_gpu else contextlib.nullcontext():
+            hidden, _ = self.gru(item_emb.float() if on_gpu else item_emb)  # [B, L, hidden_size]
         return self.output(hidden)

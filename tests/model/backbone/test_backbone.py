@@ -113,6 +113,25 @@ def test_shortcuts_change_neither_embeddings_nor_gradients(content, source):
         assert value.grad is None or torch.allclose(value.grad, values[name].grad, rtol=1e-3, atol=1e-4 * float(values[name].grad.abs().max() + 1)), name
 
 
+@pytest.mark.parametrize("tuning", ["lora", "frozen"])
+def test_frozen_weights_held_in_bf16_are_what_autocast_computes_with(content, source, tuning):
+    ways, ids, found = [build(content, source, tuning=tuning).train() for _ in range(2)], list(range(1, 13)), []
+    ways[1].backbone.hold_frozen_in_bf16()
+    for mirm in ways:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            table = mirm.encode_items(ids)
+            scores = mirm.backbone.logits(table.detach())
+        if tuning == "lora":
+            table.square().sum().backward()
+        found.append([table.detach(), scores.detach(), *(value.grad for value in mirm.parameters() if value.grad is not None)])
+    assert len(found[0]) == len(found[1]) > (2 if tuning == "lora" else 1)
+    for one, other in zip(*found):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+    held = [name for name, value in ways[1].backbone.model.named_parameters() if value.dtype == torch.bfloat16]
+    assert any("mlp" in name for name in held) and not any("norm" in name or "embed_tokens" in name or "lora_" in name for name in held)
+    assert {value.dtype for value in ways[1].backbone.user_decoder(1).parameters()} == {torch.float32}
+
+
 @for_pictures
 def test_one_cur_item_in_each_row_and_no_mixing(mirm):
     for _, batch in mirm.collator.batches(list(range(1, 13)), 4):

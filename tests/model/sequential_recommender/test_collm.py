@@ -46,6 +46,18 @@ def test_queries_in_one_pass_are_those_of_single_prompts(make_data, make, option
         assert ends[-1] == len(ids) - 1
 
 
+@pytest.mark.parametrize("low", [True, False])
+def test_users_are_read_in_the_precision_of_the_items(make_data, make, monkeypatch, low):
+    """A backbone in shards has bfloat16 weights then, which states in float32 do not fit."""
+    make_data(items=True)
+    _, prepared, model = make(**TEXT)
+    seen, queries = [], model.queries
+    model.low_precision_products = low
+    monkeypatch.setattr(model, "queries", lambda *given: seen.append(torch.is_autocast_enabled("cpu")) or queries(*given))
+    scores = model.eval().full_sort_predict(next(iter(prepared.loaders[2]))[0])
+    assert seen == [low] and scores.dtype == torch.float32
+
+
 def test_a_prompt_holds_the_last_titles_in_order_and_nothing_of_the_target(make_data, make, monkeypatch):
     make_data(items=True)
     _, prepared, model = make(**TEXT)

@@ -42,7 +42,7 @@ def build(config, prepared, content, accelerator, folder, train_id_model, train_
     id_model, _ = build_id_model(config, prepared, accelerator, folder, train_id_model)
     shard_mirm(config, mirm, accelerator)
     with folder.stage("item_embedding", "one pass of the LLM over the items that are not in the cache"):
-        table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
+        table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator)
     if id_model is None:
         return assemble(config, prepared, mirm, table)
     tuning = tuning_config(config)

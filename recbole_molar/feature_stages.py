@@ -47,7 +47,7 @@ def build(config, prepared, content, accelerator, folder, train_id_model=None, t
     encoders = [build_encoder(config, content.only(modality), modality, accelerator, folder) for modality in chosen]
     maker = ItemEmbedding(Path(config["output_dir"]) / "cache")
     with folder.stage("item_features", "one pass of each encoder over the items that are not in the cache"):
-        tables = [maker.fill(encoder, accelerator, config["encode_batch_size"]) for encoder in encoders]
+        tables = [maker.fill(encoder, accelerator) for encoder in encoders]
     return assemble(config, prepared, tables, encoders)
 
 

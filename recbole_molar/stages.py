@@ -85,7 +85,7 @@ def build(config, prepared, content, accelerator, folder, train_id_model, train_
     shard_mirm(config, mirm, accelerator)
     finetune_mirm(config, mirm, prepared.dataset, accelerator, folder)
     with folder.stage("item_embedding", "one pass of MIRM over the items that are not in the cache"):
-        table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
+        table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator)
     return assemble(config, prepared, mirm, table, id_model, id_dim)
 
 

@@ -54,7 +54,7 @@ def build(config, prepared, content, accelerator, folder, train_id_model=None, t
         elif config["mirm_readout"] == "cur_item":
             getLogger().warning("items are read at a token that was never trained: item_encoding=cached. Set mirm_readout: mean (the paper) or mirm_weights.")
     with folder.stage("item_embedding", "one pass of the item LLM over the items that are not in the cache"):
-        table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator, config["mirm_encode_batch_size"])
+        table = ItemEmbedding(Path(config["output_dir"]) / "cache").fill(mirm, accelerator)
     return assemble(config, prepared, mirm, table)
 
 

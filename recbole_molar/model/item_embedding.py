@@ -34,13 +34,13 @@ class ItemEmbedding:
         self.cache_dir, self.save_minutes = cache_dir and Path(cache_dir), save_minutes
         self.encoded = 0
 
-    def fill(self, mirm, accelerator=None, batch_size=32):
+    def fill(self, mirm, accelerator=None):
         """The table.
 
         Of several processes each encodes its part of the items; all have the whole table in the end, and the main one keeps it on disk.
 
         Args:
-            mirm (MIRM): after stage 1. accelerator (Accelerator, optional): device and precision. batch_size (int): items in one pass.
+            mirm (MIRM): after stage 1. accelerator (Accelerator, optional): device and precision.
 
         Returns:
             Tensor: float32 [n_items, D] on the CPU; row 0 is zero. `self.encoded` then says how many rows were computed.
@@ -50,9 +50,9 @@ class ItemEmbedding:
         with cache_lock(path and self.cache_dir, path and path.stem, accelerator):
             if accelerator:
                 accelerator.wait_for_everyone()  # until another run has made what is read next
-            return self._fill(path, mirm, marks, accelerator, batch_size, start)
+            return self._fill(path, mirm, marks, accelerator, start)
 
-    def _fill(self, path, mirm, marks, accelerator, batch_size, start):
+    def _fill(self, path, mirm, marks, accelerator, start):
         known = self._read(path, mirm.embedding_dim)
         missing = [item for item in range(1, len(marks)) if marks[item] not in known]
         self.encoded = len(missing)
@@ -60,7 +60,7 @@ class ItemEmbedding:
             if accelerator:
                 mirm.to(accelerator.device)
             with whole(mirm):
-                self._encode(mirm, missing, marks, known, accelerator, batch_size, path)
+                self._encode(mirm, missing, marks, known, accelerator, path)
         table = _table(marks, known, mirm.embedding_dim)
         if missing:
             self._write(path, known, set(marks[1:]))
@@ -93,17 +93,17 @@ class ItemEmbedding:
         return _table(marks, known, mirm.embedding_dim)
 
     @torch.no_grad()
-    def _encode(self, mirm, missing, marks, known, accelerator, batch_size, path):
+    def _encode(self, mirm, missing, marks, known, accelerator, path):
         was_training = mirm.training
         mirm.eval()
         saved, progress = time.time(), tqdm(total=len(missing), desc="Item embeddings", unit="item", disable=bar_off())
         # Long stretches: within one, the collator sorts by length.
-        stretch = 64 * batch_size * n_processes()
+        stretch = 64 * mirm.encode_batch_size * n_processes()
         for start in range(0, len(missing), stretch):
             items = missing[start : start + stretch]
             own = own_part(items)
             with accelerator.autocast() if accelerator else contextlib.nullcontext():  # which casts trained weights once for all batches
-                for chosen, batch in mirm.collator.batches(own, batch_size):
+                for chosen, batch in mirm.collator.batches(own, mirm.encode_batch_size):
                     rows = mirm(batch)
                     _check_finite(rows, [mirm.content.items[own[place]].id for place in chosen])
                     for place, row in zip(chosen, rows.float().cpu()):

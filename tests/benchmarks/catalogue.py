@@ -61,10 +61,10 @@ def encoding(mirm, accelerator, config, texts):
 
 def one_changed(mirm, accelerator, config):
     """A table of all items, and the same after one of them has another title."""
-    content, size = mirm.collator.content, config["mirm_encode_batch_size"]
+    content = mirm.collator.content
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        ItemEmbedding(folder).fill(mirm, accelerator, size)
+        ItemEmbedding(folder).fill(mirm, accelerator)
         theirs = time.process_time() - start
         items = list(content.items)
         items[1] = dataclasses.replace(items[1], fields={**items[1].fields, next(iter(items[1].fields)): "Another title"})
@@ -74,7 +74,7 @@ def one_changed(mirm, accelerator, config):
         )
         table = ItemEmbedding(folder)
         start = time.process_time()
-        table.fill(mirm, accelerator, size)
+        table.fill(mirm, accelerator)
         ours = time.process_time() - start
         assert table.encoded == 1
     return Row("one changed item", f"encoding all {len(content) - 1:,}", ours, theirs, 100, "reading, hashing and writing the table included")

@@ -12,12 +12,12 @@ PLOT = "i5\tTitle 5"
 
 @pytest.fixture
 def mirm(tmp_path):
-    return toy_mirm(toy_content(tmp_path, broken=(2,)))
+    return toy_mirm(toy_content(tmp_path, broken=(2,)), encode_batch_size=4)
 
 
 def fill(mirm, folder):
     maker = ItemEmbedding(folder)
-    return maker.fill(mirm, batch_size=4), maker.encoded
+    return maker.fill(mirm), maker.encoded
 
 
 def test_the_table_is_what_mirm_says(mirm, tmp_path, caplog):
@@ -107,7 +107,7 @@ def test_a_run_cut_while_filling_goes_on(mirm, tmp_path, monkeypatch):
 
     monkeypatch.setattr(mirm.collator, "batches", cut)
     with pytest.raises(KeyboardInterrupt):
-        maker.fill(mirm, batch_size=4)
+        maker.fill(mirm)
     monkeypatch.setattr(mirm.collator, "batches", batches)
     assert fill(mirm, tmp_path / "cache")[1] == 4
 

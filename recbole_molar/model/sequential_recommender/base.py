@@ -113,7 +113,7 @@ class MIRMRecommender(SequentialRecommender):
     def before_evaluation(self, trainer):
         """Bring the item embeddings up to date once for all batches of an evaluation."""
         if self.mirm is not None:
-            self.mirm_table = ItemEmbedding().fill(self.mirm, trainer.accelerator, self.mirm.encode_batch_size).to(self.device)
+            self.mirm_table = ItemEmbedding().fill(self.mirm, trainer.accelerator).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
             self._eval_table = self.item_embeddings().detach()  # a parameter set here would be taken into checkpoints
 

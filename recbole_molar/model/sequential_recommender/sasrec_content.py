@@ -72,7 +72,7 @@ class SASRecContent(SASRec):
     def refill(self, accelerator):
         """Encode all items anew, with encoders that are trained."""
         for place, encoder in enumerate(self.encoders):
-            rows = ItemEmbedding().fill(encoder, accelerator, encoder.encode_batch_size).to(self.device)
+            rows = ItemEmbedding().fill(encoder, accelerator).to(self.device)
             self.item_embedding.tables[place].copy_(self.item_embedding.scaled(place, rows))
 
     def parameter_groups(self, config):

@@ -68,10 +68,10 @@ def test_a_step_changes_the_encoder(encoder):
 
 def test_rows_are_cached_and_a_changed_item_is_encoded_alone(encoder, content, tmp_path):
     maker, marks = ItemEmbedding(tmp_path), encoder.content.fingerprints()
-    first = maker.fill(encoder, batch_size=4)
-    assert maker.encoded == 12 and torch.equal(maker.fill(encoder, batch_size=4), first) and maker.encoded == 0
+    first = maker.fill(encoder)
+    assert maker.encoded == 12 and torch.equal(maker.fill(encoder), first) and maker.encoded == 0
     encoder.content._fingerprints = [*marks[:5], "changed", *marks[6:]]
-    again = maker.fill(encoder, batch_size=4)
+    again = maker.fill(encoder)
     encoder.content._fingerprints = marks
     assert maker.encoded == 1 and torch.allclose(again, first, atol=1e-5)
 

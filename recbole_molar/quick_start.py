@@ -310,6 +310,7 @@ def train_once(config, prepared, model, accelerator, folder, cache, stage):
             trainer.load_best()
             if accelerator.is_main_process:
                 write_json(done, trainer.best_valid_result or {})  # nothing where no validation took place
+                (cache / LAST).unlink(missing_ok=True)  # its optimizer is twice as large as its weights, and nothing goes on from it
     generator.set_state(order)
     folder.notes[stage] = {"model": config["model"], "reused": reused, "epochs_run": None if reused else len(trainer.curve)}
 

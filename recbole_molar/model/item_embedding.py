@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from recbole_molar.checkpoint import load_tensors, save_tensors
 from recbole_molar.lock import cache_lock
-from recbole_molar.processes import bar_off, gathered, n_processes, own_part, process_index
+from recbole_molar.processes import bar_off, gathered, n_processes, of_all, own_part, process_index
 from recbole_molar.sharding import whole
 
 COLLAPSED = 10  # effective rank below which a user is warned
@@ -46,7 +46,7 @@ class ItemEmbedding:
             Tensor: float32 [n_items, D] on the CPU; row 0 is zero. `self.encoded` then says how many rows were computed.
         """
         start, marks = time.time(), mirm.content.fingerprints()
-        path = self._file(mirm, accelerator)
+        path = of_all(self._file(mirm, accelerator))[0]  # where weights differ in a last bit, so would their names
         with cache_lock(path and self.cache_dir, path and path.stem, accelerator):
             if accelerator:
                 accelerator.wait_for_everyone()  # until another run has made what is read next

@@ -395,9 +395,10 @@ def run(given, capsys):
     return json.loads(open(capsys.readouterr().out.strip().splitlines()[-1]).read())
 
 
-def test_second_run_reuses_the_earlier_stages(make_data, flags, capsys):
+def test_second_run_reuses_the_earlier_stages(make_data, flags, tmp_path, capsys):
     make_data(items=True, images=True)
     first = run(flags(**SMALL), capsys)
+    assert [path.name for path in (tmp_path / "saved" / "cache" / "id_model").rglob("*.safetensors")] == ["best.safetensors"]
     second = run(flags(**SMALL, learning_rate=0.002), capsys)
     assert not first["stage_1"]["reused"] and second["stage_1"]["reused"]
     assert "id_model" in first["seconds"] and "id_model" not in second["seconds"]

@@ -230,7 +230,7 @@ RATES = ("learning_rate", "mirm_learning_rate", "dueg_learning_rate", "mirm_fine
 
 @pytest.mark.parametrize("model, scratch, published", [
     ("Molar", [0.002, 0.0001, None, 0.002], [0.002, 0.0001, 0.0001, 0.0001]),
-    ("HLLM", [0.001, 0.001, None, None], [0.0001, 0.0001, None, None]),
+    ("HLLM", [0.001, 0.0001, None, None], [0.0001, 0.0001, None, None]),
     ("CoLLM", [0.001, 0.001, None, None], [0.001, 0.0001, None, None]),
 ])
 def test_published_weights_are_tuned_at_a_lower_rate(model, scratch, published, tmp_path):

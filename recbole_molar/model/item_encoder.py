@@ -67,7 +67,9 @@ def hash_weights(digest, model):
     """Feed a module's parameters, with their names, to a hash."""
     for name, value in sorted(model.named_parameters()):
         digest.update(name.encode())
-        digest.update(whole_tensor(value.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        value = whole_tensor(value.detach()).cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value  # in shards they are float32, and a run may go on with or without those
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def some_items(parts, most):

@@ -9,7 +9,7 @@ import torch
 from recbole_molar.checkpoint import load_tensors, save_tensors
 from recbole_molar.data.collator import ItemCollator
 from recbole_molar.data.prompt import PROMPT_VERSION, ItemPrompt
-from recbole_molar.lookup import available, built_here, find_class
+from recbole_molar.lookup import built_here, find_class
 from recbole_molar.model.backbone.pretrained import Pretrained
 from recbole_molar.model.backbone.quantization import check_quantization
 from recbole_molar.model.item_encoder import ItemEncoder, hash_weights
@@ -70,14 +70,14 @@ class MIRM(ItemEncoder):
                 options.update({"tokenizer": tokenizer} if tokenizer else {})
                 part = find_class(built, "model.backbone", key="mirm_backbone")
                 model = part.build(content.texts, image_size, **(backbone_options or {}), **options)
+                backbone = part.__module__.rpartition(".")[2]  # compact, where Compact was typed, too
             else:
                 model = Pretrained.build(backbone, image_size, quantization=quantization, **options)
         if content.has_images and not model.reads_pictures:
             raise bad_value("mirm_backbone", backbone, "a language model, which reads no pictures, and items have some. Set item_modalities=[text].")
         prompt = ItemPrompt(model.tokenizer, model.image_ids, max_tokens)
         collator = ItemCollator(content, prompt, model.image_inputs, image_size, model.pad_id, model.image_token_id)
-        name = available("model.backbone")[built].rpartition(".")[2] if built else backbone  # compact, where Compact was typed, too
-        return cls(model, collator, readout, encode_batch_size, name=name, own_tokenizer=bool(built), quantization=quantization)
+        return cls(model, collator, readout, encode_batch_size, name=backbone, own_tokenizer=bool(built), quantization=quantization)
 
     @property
     def embedding_dim(self):

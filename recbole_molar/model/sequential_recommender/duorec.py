@@ -60,7 +60,7 @@ class DuoRec(SASRec):
         first = self.forward(item_seq, item_seq_len)  # [M, H]; M = B in prefix training
         chosen = torch.randperm(len(first), device=first.device)[: self._own_contrast_rows()]  # [K]
         chosen_targets = self._target_indices(interaction)[chosen]
-        owners = self.histories.owners(chosen_targets)
+        owners = torch.from_numpy(self.dataset.first_of_user)[chosen_targets.cpu()].to(self.device)  # where each user's interactions begin
         first_chosen, view, same_target = (first[chosen], owners), None, None  # user embeddings [K, H] and whose they are [K]
         if self.contrast != "su":
             view = self.forward(item_seq, item_seq_len)[chosen], owners
@@ -137,7 +137,7 @@ class SameTargetHistories:
             target_indices (Tensor [K]): among the sorted interactions; max_length (int): items of a history, its last ones.
 
         Returns:
-            tuple of Tensors: histories [K, longest], padded on the right; lengths [K]; owners [K], as of :meth:`owners`. On the CPU.
+            tuple of Tensors: histories [K, longest], padded on the right; lengths [K]; owners [K], where each user's interactions begin. On the CPU.
         """
         target_indices = target_indices.cpu()
         items = self.items[target_indices]
@@ -149,10 +149,6 @@ class SameTargetHistories:
         begins = torch.maximum(self.first_of_user[found], found - max_length)
         lengths = found - begins
         return padded_rows(self.items, begins.numpy(), lengths.numpy(), int(lengths.max())), lengths, self.first_of_user[found]
-
-    def owners(self, target_indices):
-        """Whose history comes before each target: [K], equal where the user is, on the targets' device."""
-        return self.first_of_user[target_indices.cpu()].to(target_indices.device)
 
 
 def contrast_loss(one, other, temperature, cosine, same_user=False):
@@ -167,7 +163,7 @@ def contrast_loss(one, other, temperature, cosine, same_user=False):
     """
     both, owners = (torch.cat(sides) for sides in zip(one, other, strict=True))  # [2 K, H], [2 K]
     both = F.normalize(both.float(), dim=-1) if cosine else both.float()
-    partner = torch.arange(len(both), device=both.device).roll(len(both) // 2)
-    own = owners[:, None] == owners  # itself, and the user's other histories
-    own = torch.eye(len(own), dtype=torch.bool, device=own.device) if same_user else own.scatter(1, partner[:, None], False)
+    places = torch.arange(len(both), device=both.device)
+    owners, partner = places if same_user else owners, places.roll(len(both) // 2)
+    own = (owners[:, None] == owners).scatter(1, partner[:, None], False)  # itself, and the user's other histories but the partner
     return F.cross_entropy((both @ both.T / temperature).masked_fill(own, float("-inf")), partner)

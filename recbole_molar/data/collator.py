@@ -44,9 +44,12 @@ class ItemCollator:
         Yields:
             tuple: (positions in `items`, batch); each position comes once.
         """
-        rows = [self.tokens(int(item), parts) for item in items]
+        items = [int(item) for item in items]
+        if parts != "attributes":
+            self.images.read_ahead(items)
+        rows = [self.tokens(item, parts) for item in items]
         for _, chosen in places_of_batches([has_image for _, has_image in rows], [len(ids) for ids, _ in rows], batch_size):
-            yield chosen, self.collate([int(items[place]) for place in chosen], parts)
+            yield chosen, self.collate([items[place] for place in chosen], parts)
 
     def collate(self, items, parts=None):
         """One batch: `input_ids`, `attention_mask`, `mm_token_type_ids` [N, T], and the model's image tensors.

@@ -19,8 +19,12 @@ class ContentCollator:
             tuple: (positions in `items`, batch); each position comes once.
         """
         items = [int(item) for item in items]
+        self.read_ahead(items)
         for present, chosen in places_of_batches([self.has(item) for item in items], [self.length(item) for item in items], batch_size):
             yield chosen, self.collate([items[place] for place in chosen]) if present else {ABSENT: torch.ones(len(chosen))}
+
+    def read_ahead(self, items):
+        """What can be done better for many items at once, before they are asked for one by one."""
 
     def length(self, item):
         """What the time of an item grows with."""
@@ -67,6 +71,10 @@ class ImageCollator(ContentCollator):
 
     def __init__(self, content, processor, size):
         self.content, self.processor, self.images = content, processor, content.images(tuple(size))
+
+    def read_ahead(self, items):
+        """Decodes their pictures."""
+        self.images.read_ahead(items)
 
     def has(self, item):
         """True where the item has a picture that can be read."""

@@ -1,7 +1,9 @@
 """Bounded decoding of item images: any file a user may have becomes uint8 RGB of one size, or None."""
 
+import contextlib
 import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -9,6 +11,7 @@ from PIL import Image, ImageOps
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_FILE_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
+THREADS = 8  # that decode at once
 
 
 def decode_image(path, size, max_file_bytes=MAX_FILE_BYTES, max_pixels=MAX_PIXELS):
@@ -22,15 +25,26 @@ def decode_image(path, size, max_file_bytes=MAX_FILE_BYTES, max_pixels=MAX_PIXEL
     Returns:
         np.ndarray: uint8 [height, width, 3], or None for a file that is broken, too large or no image.
     """
+    with _bombs_refused():
+        return _decode(path, size, max_file_bytes, max_pixels)
+
+
+@contextlib.contextmanager
+def _bombs_refused():
+    """PIL's warning of a huge picture as an error; around all threads that decode, since the filters of warnings are those of the process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _decode(path, size, max_file_bytes=MAX_FILE_BYTES, max_pixels=MAX_PIXELS):
     try:
         if path.stat().st_size > max_file_bytes:
             raise ValueError(f"larger than {max_file_bytes} bytes")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
-                return np.asarray(_to_rgb(image, size).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8).copy()
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
+            return np.asarray(_to_rgb(image, size).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8).copy()
     except Exception as error:  # a hostile or cut file can raise anything from inside a PIL plug-in
         logging.getLogger().debug("%s: not used (%s)", path, error)
         return None
@@ -61,18 +75,35 @@ class ImageStore:
 
     def __init__(self, paths, size, max_bytes=2**30):
         self.paths, self.size, self.broken = paths, tuple(size), set()
-        self._cache, self._room = {}, max_bytes // (3 * size[0] * size[1])
+        self._kept, self._ahead, self._room = {}, {}, max_bytes // (3 * size[0] * size[1])
 
     def get(self, index):
         """Pixels of item `index`, uint8 [height, width, 3], or None where there is no image or it cannot be read."""
-        path = self.paths[index]
-        if path is None or index in self.broken:
-            return None
-        pixels = self._cache.get(index)
+        if self._is_new(index):
+            return self._add(index, decode_image(self.paths[index], self.size), {})
+        return self._kept.get(index, self._ahead.get(index))
+
+    def read_ahead(self, indices):
+        """Decode the pictures of items that will be asked for one by one, several at a time.
+
+        Pixels that find no room in the limit, at most a quarter as many again, are kept until the next call.
+        """
+        self._ahead = {}
+        wanted = [index for index in dict.fromkeys(indices) if self._is_new(index)][: self._room - len(self._kept) + self._room // 4]
+        if not wanted:
+            return
+        Image.init()  # PIL's plug-ins, which the first threads would all load
+        with _bombs_refused(), ThreadPoolExecutor(THREADS) as pool:
+            for index, pixels in zip(wanted, pool.map(lambda index: _decode(self.paths[index], self.size), wanted)):
+                self._add(index, pixels, self._ahead)
+
+    def _is_new(self, index):
+        """Whether there is a picture to decode."""
+        return self.paths[index] is not None and index not in self.broken and index not in self._kept and index not in self._ahead
+
+    def _add(self, index, pixels, without_room):
         if pixels is None:
-            pixels = decode_image(path, self.size)
-            if pixels is None:
-                self.broken.add(index)
-            elif len(self._cache) < self._room:
-                self._cache[index] = pixels
+            self.broken.add(index)
+        else:
+            (self._kept if len(self._kept) < self._room else without_room)[index] = pixels
         return pixels

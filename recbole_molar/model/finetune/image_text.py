@@ -14,8 +14,9 @@ class ImageText(FinetuneTask):
         if not any(item.fields for item in content.items):
             raise Unbuildable("there is no text to write: item_modalities leaves it out")
         paired = [index for index, item in enumerate(content.items) if item.image_path is not None and item.fields]
-        made = []
-        for index in draw(paired, len(paired), rng):
+        made, drawn = [], draw(paired, len(paired), rng)
+        images.read_ahead(drawn[:count])
+        for index in drawn:
             if len(made) == count:
                 break
             item = content.items[index]

@@ -47,12 +47,12 @@ def measure(given):
 
         losses = []
         every_place = functools.partial(_every_place, model)
-        for own_table, way in ((model._fresh_table, contextlib.nullcontext), (every_place, as_transformers_computes)):
-            model._fresh_table = own_table
+        for own_table, way in ((model.fresh_table, contextlib.nullcontext), (every_place, as_transformers_computes)):
+            model.fresh_table = own_table
             torch.manual_seed(0)  # the same negatives
             with way(model.mirm):
                 losses.append(sum(model.calculate_loss(few)).item())
-        del model._fresh_table
+        del model.fresh_table
         encoded = []
         hook = model.mirm.register_forward_hook(lambda module, given, rows: encoded.append(len(rows)))
 

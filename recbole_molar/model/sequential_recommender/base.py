@@ -69,12 +69,13 @@ class MIRMRecommender(SequentialRecommender):
         user = self.user_encoder(self.history(item_seq, table, gaps), item_seq_len)  # [B, L, D]
         return user, table
 
-    def batch_table(self, item_seq, targets, negatives):
-        """Item embeddings for one training step, which reads these items; negatives may be None: [N, D]."""
-        return self.item_embeddings(None if self.mirm is None else self._fresh_table(item_seq, targets, negatives))
+    def fresh_table(self, item_seq, targets, negatives):
+        """MIRM's table for a training step that reads these items (negatives may be None), [N, D_mirm].
 
-    def _fresh_table(self, item_seq, targets, negatives):
-        """MIRM's table with the batch's own items encoded anew, with gradients; each item once, `end_to_end_items` at most."""
+        It is fixed, or has the batch's own items encoded anew, with gradients; each item once, `end_to_end_items` at most.
+        """
+        if self.mirm is None:
+            return self.mirm_table
         items = some_items((item_seq, targets, negatives), self.end_to_end_items)
         return encoded_anew(functools.partial(self.mirm.encode_items, recompute=self.recompute_items), self.mirm_table, items)
 

@@ -49,6 +49,6 @@ class HLLM(MIRMRecommender):
         batch, targets = trim_and_target(interaction, self)
         item_seq, item_seq_len = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN]
         negatives = self.shared_negatives()  # [K]
-        table = self.batch_table(item_seq, targets, negatives)  # [N, D]
+        table = self.fresh_table(item_seq, targets, negatives)  # [N, D]
         user = self.user_embeddings(item_seq, item_seq_len, batch[FIRST_TARGET], table)  # [M, D]
         return self.nce(user, table, targets, negatives)

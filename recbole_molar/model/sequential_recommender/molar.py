@@ -75,13 +75,24 @@ class Molar(MIRMRecommender):
 
     # ------------------------------------------------------------ the picture
 
-    def item_embeddings(self, mirm_table=None):
-        """Item embeddings of the whole catalogue, [N, D], from MIRM's table, the adapter and (if switched on) the ID residual."""
+    def item_embeddings(self, mirm_table=None, items=None):
+        """Item embeddings from MIRM's table, the adapter and (if switched on) the ID residual.
+
+        Args:
+            mirm_table (Tensor, optional): [N, D_mirm]; None takes the model's own.
+            items (Tensor, optional): internal ids, [U]; None takes the whole catalogue.
+
+        Returns:
+            Tensor: [U, D], or [N, D].
+        """
+        residual = None
+        if self.item_id_residual is not None:
+            residual = self.item_id_residual.weight if items is None else self.item_id_residual(items)
         if self.item_adapter is None:
-            return self.item_id_residual.weight
-        table = self.mirm_table if mirm_table is None else mirm_table
-        table = self.item_adapter(self.scaling(table)) * self.content_scale
-        return table if self.item_id_residual is None else table + self.item_id_residual.weight
+            return residual
+        content = self.scaling(self.mirm_table if mirm_table is None else mirm_table)
+        content = self.item_adapter(content if items is None else content[items]) * self.content_scale
+        return content if residual is None else content + residual
 
     def history(self, item_seq, table, gaps=None):
         """See :class:`MIRMRecommender`; to each item the vector of the time since the one before it."""
@@ -99,8 +110,11 @@ class Molar(MIRMRecommender):
         """Parts of L_total = L_rec + α · L_align, each already weighted, as a tuple in the order of `loss_names`."""
         batch, targets = trim_and_target(interaction, self)
         item_seq, item_seq_len, first = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN], batch[FIRST_TARGET]
-        negatives = self._draw_negatives(targets)
-        table = self.batch_table(item_seq, targets, negatives)  # [N, D]
+        negatives, read = self._draw_negatives(targets), None
+        mirm_table = self.fresh_table(item_seq, targets, negatives)
+        if negatives is not None:  # the loss reads few items of the catalogue: the adapter is for them alone
+            read, (item_seq, targets, negatives) = numbered_anew(item_seq, targets, negatives)
+        table = self.item_embeddings(mirm_table, read)  # [N, D], or [U, D]
         user = self.user_embeddings(item_seq, item_seq_len, first, table, self.gaps(batch, item_seq.size(1)))  # E_con, [M, D]
         rec = self._next_item_loss(user, table, targets, negatives, self._teacher(batch))
         content_user = user[(item_seq_len - first).cumsum(0) - 1]  # at the last position of each row, [B, D]
@@ -211,3 +225,17 @@ class Molar(MIRMRecommender):
         if self.fusion_weight:
             scores = scores + self.fusion_weight * self.id_model.predict(interaction)
         return scores + self.ease_weight * self.ease(interaction).gather(1, interaction[self.ITEM_ID][:, None])[:, 0] if self.ease_weight else scores
+
+
+def numbered_anew(*ids):
+    """Items by their place among those that occur.
+
+    Args:
+        *ids (Tensor): internal ids, of any shape.
+
+    Returns:
+        tuple: the items that occur, [U], in order, first the padding; a list of `ids` with their places there.
+    """
+    items, places = torch.cat([ids[0].new_zeros(1), *(part.flatten() for part in ids)]).unique(return_inverse=True)
+    parts = places[1:].split([part.numel() for part in ids])
+    return items, [part.view_as(given) for part, given in zip(parts, ids, strict=True)]

@@ -255,6 +255,28 @@ def test_frozen_id_users_computed_once_are_those_computed_live(make_molar):
     assert model.calculate_loss(batch)[1].item() == pytest.approx(live.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("options", [
+    {}, {"item_id_residual": True, "score_function": "dot"}, {"item_id_residual": True, "item_content_scale": 0},
+    {"item_encoding": "end_to_end", "item_standardize": True},
+])
+@pytest.mark.parametrize("loss", ["bce", "nce"])
+def test_a_sampled_loss_adapts_the_items_of_the_batch_alone(make_molar, loss, options, monkeypatch):
+    """The same loss and the same gradients as over the whole catalogue."""
+    model, loader, *_ = make_molar(rec_loss=loss, align_weight=0, nce_negatives=3, **options)
+    batch, names, found, rows = first_batch(loader)[:2], [name for name, value in model.named_parameters() if value.requires_grad], [], []
+    if model.item_adapter is not None:
+        model.item_adapter.register_forward_hook(lambda module, given, made: rows.append(len(made)))
+    items = torch.arange(model.n_items)
+    for numbered_anew in (molar.numbered_anew, lambda *ids: (items, ids)):
+        monkeypatch.setattr(molar, "numbered_anew", numbered_anew)
+        torch.manual_seed(0)
+        (value,) = model.calculate_loss(batch)
+        found.append([value, *torch.autograd.grad(value, [model.get_parameter(name) for name in names], materialize_grads=True)])
+    for name, left, right in zip(["loss", *names], *found, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    assert not rows or 2 < rows[0] < rows[1] == model.n_items
+
+
 @pytest.mark.parametrize("loss", ["bce", "nce", "ce"])
 @pytest.mark.parametrize("score", ["dot", "cosine"])
 def test_each_loss_falls(make_molar, loss, score):
@@ -378,7 +400,7 @@ def test_recomputed_items_give_the_same_gradients_in_less_memory(make_molar):
 
 def test_no_gradient_reaches_mirm_from_items_outside_the_batch(make_molar):
     model, loader, *_ = make_molar(align_weight=0, item_encoding="end_to_end", end_to_end_items=1)
-    wanted = model._fresh_table(torch.tensor([[1, 2]]), torch.tensor([3]), None)
+    wanted = model.fresh_table(torch.tensor([[1, 2]]), torch.tensor([3]), None)
     assert (wanted.grad_fn is not None) and wanted.shape == model.mirm_table.shape
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_FILE_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
-THREADS = 8  # that decode at once
+THREADS = min(8, os.cpu_count() or 1)  # that decode at once; each holds a whole picture, so no more than there are cores
 
 
 def decode_image(path, size, max_file_bytes=MAX_FILE_BYTES, max_pixels=MAX_PIXELS):
@@ -70,7 +71,7 @@ class ImageStore:
     Args:
         paths (list): file of each item, or None.
         size (tuple): (width, height).
-        max_bytes (int): pixels beyond this are decoded anew each time.
+        max_bytes (int): pixels beyond this are decoded anew each time, but for those read ahead last.
     """
 
     def __init__(self, paths, size, max_bytes=2**30):
